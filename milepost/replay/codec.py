@@ -1,0 +1,287 @@
+"""Events as bytes and back.
+
+An event is one msgpack array ``[kind, version, fields]``. A kind is a small integer from the one
+table below and means the same for ever; no Python name is stored. When the fields of a kind change,
+its version rises and ``_UPCASTS`` gains the step from the old fields to the new, so that the fold
+knows only the newest shape. The layout of the fields is normative in docs/format.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import msgpack
+
+from milepost.errors import UnsupportedFormatError
+from milepost.replay.columns import (
+    expect_payload,
+    pack_integers,
+    pack_payload,
+    unpack_integers,
+    unpack_payload,
+)
+from milepost.replay.events import (
+    AttemptFailed,
+    AttemptsLost,
+    Event,
+    GraphExtended,
+    Noted,
+    OwnershipTaken,
+    StatusChanged,
+    TaskError,
+    TasksCommitted,
+    TasksScheduled,
+    WorkflowCreated,
+)
+from milepost.replay.fragment_codec import pack_fragment, unpack_fragment
+
+Fields: TypeAlias = list[Any]
+
+_UPCASTS: dict[tuple[int, int], Callable[[Fields], Fields]] = {}
+"""(kind, old version) -> from its fields to those of the next version."""
+
+
+class EventFormatError(ValueError):
+    """Bytes that are not an event."""
+
+
+def encode(event: Event) -> bytes:
+    """Returns ``event`` as one msgpack object."""
+    kind, version, pack, _ = _CODECS[type(event)]
+    packed: bytes = msgpack.packb([kind, version, pack(event)], use_bin_type=True)
+    return packed
+
+
+def decode(data: bytes) -> Event:
+    """Reads what :func:`encode` wrote, in this version or an earlier one.
+
+    Raises:
+        EventFormatError: If ``data`` is not one event.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+    """
+    try:
+        kind, version, fields = msgpack.unpackb(data, raw=False, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise EventFormatError(f"not an event: {error}") from error
+    return _decode(kind, version, fields)
+
+
+def _decode(kind: object, version: object, fields: Any) -> Event:
+    if not isinstance(kind, int) or not isinstance(version, int):
+        raise EventFormatError(f"not an event: kind {kind!r}, version {version!r}")
+    if kind not in _KINDS:
+        raise UnsupportedFormatError(f"event kind {kind}", kind, max(_KINDS))
+    current, unpack = _KINDS[kind]
+    if version > current:
+        raise UnsupportedFormatError(f"event kind {kind}", version, current)
+    try:
+        for old in range(version, current):
+            fields = _UPCASTS[kind, old](fields)
+        return unpack(fields)
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise EventFormatError(f"event of kind {kind} is malformed: {error}") from error
+
+
+def decode_all(raw: bytes) -> Iterator[Event]:
+    """Yields the events of a frame: msgpack objects one behind the other.
+
+    Raises:
+        EventFormatError: If something in ``raw`` is not an event.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+    """
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=len(raw) or 1)
+    unpacker.feed(raw)
+    try:
+        for item in unpacker:
+            if not isinstance(item, list) or len(item) != 3:
+                raise EventFormatError("not an event")
+            yield _decode(*item)
+    except (msgpack.UnpackException, UnicodeDecodeError) as error:
+        raise EventFormatError(f"not an event: {error}") from error
+    if unpacker.tell() != len(raw):
+        raise EventFormatError("the last event is cut off")
+
+
+# -- one pair of functions per kind ----------------------------------------------------------------
+
+
+def _pack_created(event: WorkflowCreated) -> Fields:
+    return [
+        event.workflow_id,
+        event.at_us,
+        pack_fragment(event.fragment),
+        pack_payload(event.metadata),
+        pack_payload(event.environment),
+        event.durability,
+        event.versions,
+    ]
+
+
+def _unpack_created(fields: Fields) -> WorkflowCreated:
+    workflow_id, at_us, fragment, metadata, environment, durability, versions = fields
+    return WorkflowCreated(
+        workflow_id=workflow_id,
+        at_us=at_us,
+        fragment=unpack_fragment(fragment),
+        metadata=expect_payload(metadata),
+        environment=expect_payload(environment),
+        durability=durability,
+        versions=versions,
+    )
+
+
+def _pack_taken(event: OwnershipTaken) -> Fields:
+    return [event.epoch, event.owner, event.reason, event.at_us]
+
+
+def _unpack_taken(fields: Fields) -> OwnershipTaken:
+    epoch, owner, reason, at_us = fields
+    return OwnershipTaken(epoch=epoch, owner=owner, reason=reason, at_us=at_us)
+
+
+def _pack_scheduled(event: TasksScheduled) -> Fields:
+    return [event.slice, event.at_us, pack_integers(event.tasks), pack_integers(event.attempts)]
+
+
+def _unpack_scheduled(fields: Fields) -> TasksScheduled:
+    number, at_us, tasks, attempts = fields
+    return TasksScheduled(
+        slice=number,
+        at_us=at_us,
+        tasks=unpack_integers(tasks),
+        attempts=unpack_integers(attempts),
+    )
+
+
+def _pack_committed(event: TasksCommitted) -> Fields:
+    return [
+        event.slice,
+        event.node,
+        pack_integers(event.tasks),
+        pack_integers(event.attempts),
+        [pack_payload(payload) for payload in event.payloads],
+        pack_integers(event.started_us),
+        pack_integers(event.durations_us),
+    ]
+
+
+def _unpack_committed(fields: Fields) -> TasksCommitted:
+    number, node, tasks, attempts, payloads, started_us, durations_us = fields
+    return TasksCommitted(
+        slice=number,
+        node=node,
+        tasks=unpack_integers(tasks),
+        attempts=unpack_integers(attempts),
+        payloads=tuple(expect_payload(payload) for payload in payloads),
+        started_us=unpack_integers(started_us),
+        durations_us=unpack_integers(durations_us),
+    )
+
+
+def _pack_failed(event: AttemptFailed) -> Fields:
+    error = event.error
+    return [
+        event.slice,
+        event.task,
+        event.attempt,
+        [error.kind, error.type, error.message, error.traceback, pack_payload(error.exception)],
+        event.final,
+        event.at_us,
+        event.node,
+    ]
+
+
+def _unpack_failed(fields: Fields) -> AttemptFailed:
+    number, task, attempt, error, final, at_us, node = fields
+    kind, type_, message, traceback, exception = error
+    return AttemptFailed(
+        slice=number,
+        task=task,
+        attempt=attempt,
+        error=TaskError(
+            kind=kind,
+            type=type_,
+            message=message,
+            traceback=traceback,
+            exception=unpack_payload(exception),
+        ),
+        final=final,
+        at_us=at_us,
+        node=node,
+    )
+
+
+def _pack_lost(event: AttemptsLost) -> Fields:
+    tasks, attempts = pack_integers(event.tasks), pack_integers(event.attempts)
+    return [event.slice, tasks, attempts, event.reason, event.at_us]
+
+
+def _unpack_lost(fields: Fields) -> AttemptsLost:
+    number, tasks, attempts, reason, at_us = fields
+    return AttemptsLost(
+        slice=number,
+        tasks=unpack_integers(tasks),
+        attempts=unpack_integers(attempts),
+        reason=reason,
+        at_us=at_us,
+    )
+
+
+def _pack_extended(event: GraphExtended) -> Fields:
+    return [
+        event.slice,
+        event.task,
+        event.attempt,
+        pack_fragment(event.fragment),
+        event.started_us,
+        event.duration_us,
+        event.node,
+    ]
+
+
+def _unpack_extended(fields: Fields) -> GraphExtended:
+    number, task, attempt, fragment, started_us, duration_us, node = fields
+    return GraphExtended(
+        slice=number,
+        task=task,
+        attempt=attempt,
+        fragment=unpack_fragment(fragment),
+        started_us=started_us,
+        duration_us=duration_us,
+        node=node,
+    )
+
+
+def _pack_status(event: StatusChanged) -> Fields:
+    return [event.status, event.reason, event.who, event.at_us]
+
+
+def _unpack_status(fields: Fields) -> StatusChanged:
+    status, reason, who, at_us = fields
+    return StatusChanged(status=status, reason=reason, who=who, at_us=at_us)
+
+
+def _pack_noted(event: Noted) -> Fields:
+    return [event.text, event.who, event.at_us]
+
+
+def _unpack_noted(fields: Fields) -> Noted:
+    text, who, at_us = fields
+    return Noted(text=text, who=who, at_us=at_us)
+
+
+_CODECS: dict[type, tuple[int, int, Callable[[Any], Fields], Callable[[Fields], Event]]] = {
+    WorkflowCreated: (1, 1, _pack_created, _unpack_created),
+    OwnershipTaken: (2, 1, _pack_taken, _unpack_taken),
+    TasksScheduled: (3, 1, _pack_scheduled, _unpack_scheduled),
+    TasksCommitted: (4, 1, _pack_committed, _unpack_committed),
+    AttemptFailed: (5, 1, _pack_failed, _unpack_failed),
+    AttemptsLost: (6, 1, _pack_lost, _unpack_lost),
+    GraphExtended: (7, 1, _pack_extended, _unpack_extended),
+    StatusChanged: (8, 1, _pack_status, _unpack_status),
+    Noted: (9, 1, _pack_noted, _unpack_noted),
+}
+"""The one table of kinds: event -> kind, version, to fields, from fields."""
+
+_KINDS = {kind: (version, unpack) for kind, version, _, unpack in _CODECS.values()}

@@ -1,0 +1,338 @@
+"""What to append and what to do, given the state and something that just happened.
+
+:func:`decide` changes nothing. Its host first applies and appends ``append``, then performs
+``effects``. **The host appends, and where the effect demands it syncs, BEFORE it performs an
+effect**: an effect with ``sync_first`` waits until every event appended so far is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TypeAlias, TypeVar, assert_never
+
+from milepost.replay.events import (
+    AttemptFailed,
+    AttemptsLost,
+    Event,
+    GraphExtended,
+    OwnershipTaken,
+    StatusChanged,
+    TaskError,
+    TasksCommitted,
+    TasksScheduled,
+)
+from milepost.replay.inputs import (
+    Continued,
+    Input,
+    OwnershipGained,
+    Raised,
+    ResumeAsked,
+    SliceLost,
+    SliceReported,
+    WorkWanted,
+)
+from milepost.replay.state import FINAL, State, Status, TaskState
+
+Item = TypeVar("Item")
+
+SLICE_TASKS_MAX = 500
+"""More tasks per slice save nothing more: one Ray call is then a few microseconds per task."""
+
+
+# -- decisions: what follows ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSlice:
+    """Hand these tasks to one worker."""
+
+    slice: int
+    option: int
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    sync_first: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """Tell everybody who waits that the workflow has come to ``status``."""
+
+    status: Status
+    sync_first: bool = True
+
+
+Effect: TypeAlias = RunSlice | Finish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Append these events, then perform these effects."""
+
+    append: tuple[Event, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+
+NOTHING = Decision()
+
+
+def decide(state: State, happened: Input) -> Decision:
+    """Returns what follows from ``happened`` in ``state``. Pure; never raises on stale reports."""
+    match happened:
+        case SliceReported():
+            return _take_report(state, happened)
+        case WorkWanted():
+            return _schedule(state, happened)
+        case SliceLost():
+            return _take_loss(state, happened)
+        case OwnershipGained():
+            return _own(state, happened)
+        case ResumeAsked():
+            return _resume(state, happened)
+        case _:
+            assert_never(happened)
+
+
+# -- ownership and resume ------------------------------------------------------------------------
+
+
+def _own(state: State, gained: OwnershipGained) -> Decision:
+    """Every owner writes the status with its ownership, so that its first frame tells it."""
+    assert state.status not in FINAL, (state.workflow_id, state.status)
+    taken = OwnershipTaken(
+        epoch=gained.epoch, owner=gained.owner, reason=gained.reason, at_us=gained.at_us
+    )
+    running = _status(Status.RUNNING, gained.reason, gained.owner, gained.at_us)
+    ended = () if state.result is None else (_success(gained.owner, gained.at_us),)
+    effects = (Finish(status=Status.SUCCESSFUL),) if ended else ()
+    return Decision(append=(taken, running, *ended), effects=effects)
+
+
+def _resume(state: State, asked: ResumeAsked) -> Decision:
+    if state.status is not Status.FAILED:
+        return NOTHING
+    return Decision(append=(_status(Status.RUNNING, "resumed", asked.who, asked.at_us),))
+
+
+# -- scheduling ----------------------------------------------------------------------------------
+
+
+def _schedule(state: State, wanted: WorkWanted) -> Decision:
+    if state.status is not Status.RUNNING:
+        return NOTHING
+    events: list[TasksScheduled] = []
+    effects: list[RunSlice] = []
+    for option in state.ready:
+        for tasks in _cut_slices(state, option, wanted):
+            number = state.next_slice + len(events)
+            attempts = tuple(state.attempts[task] + 1 for task in tasks)
+            events.append(
+                TasksScheduled(slice=number, tasks=tasks, attempts=attempts, at_us=wanted.at_us)
+            )
+            effects.append(
+                RunSlice(
+                    slice=number,
+                    option=option,
+                    tasks=tasks,
+                    attempts=attempts,
+                    sync_first=state.durability == "strict",
+                )
+            )
+    return Decision(append=tuple(events), effects=tuple(effects))
+
+
+def _cut_slices(state: State, option: int, wanted: WorkWanted) -> Iterator[tuple[int, ...]]:
+    """Cuts the ready tasks of a class into slices, for as many workers as are free."""
+    under_way = sum(slice_.option == option for slice_ in state.slices.values())
+    free = wanted.slices_max - under_way
+    if free <= 0 or not state.ready[option]:
+        return
+    fair_share = min(SLICE_TASKS_MAX, -(-len(state.ready[option]) // free))
+    ready = _iterate_ready(state, option)
+    yield from islice(_group(state, ready, fair_share, wanted), free)
+
+
+def _iterate_ready(state: State, option: int) -> Iterator[int]:
+    seen: set[int] = set()
+    for task in state.ready[option]:
+        if state.tasks[task] == TaskState.READY and task not in seen:
+            seen.add(task)
+            yield task
+
+
+def _group(
+    state: State, ready: Iterator[int], tasks_max: int, wanted: WorkWanted
+) -> Iterator[tuple[int, ...]]:
+    """Groups tasks up to ``slice_us`` of expected work; unknown and suspect ones travel alone."""
+    group: list[int] = []
+    load = 0.0
+    for task in ready:
+        cost = _expect_cost(state, task, wanted)
+        if group and (load + cost > wanted.slice_us or len(group) >= tasks_max):
+            yield tuple(group)
+            group, load = [], 0.0
+        group.append(task)
+        load += cost
+    if group:
+        yield tuple(group)
+
+
+def _expect_cost(state: State, task: int, wanted: WorkWanted) -> float:
+    if task in state.suspects:
+        return float(wanted.slice_us) + 1
+    return wanted.costs_us.get(state.graph.node_functions[task], float(wanted.slice_us) + 1)
+
+
+# -- reports -------------------------------------------------------------------------------------
+
+
+def _take_report(state: State, report: SliceReported) -> Decision:
+    slice_ = state.slices.get(report.slice)
+    if slice_ is None:
+        return NOTHING
+    report = _drop_settled(state, report, slice_.outstanding)
+    events: list[Event] = []
+    if report.tasks:
+        events.append(_committed(report))
+    events.extend(_extended(state, report, continued) for continued in report.continued)
+    failures = [_failed(state, report, raised) for raised in report.raised]
+    events.extend(failures)
+    return _conclude(state, events, report.tasks, failures, report.at_us)
+
+
+def _conclude(
+    state: State,
+    events: list[Event],
+    committed: tuple[int, ...],
+    failures: list[AttemptFailed],
+    at_us: int,
+) -> Decision:
+    """Adds the end of the workflow, if this is it."""
+    if any(_reaches_root(state, task) for task in committed):
+        events.append(_success(state.owner, at_us))
+        return Decision(append=tuple(events), effects=(Finish(status=Status.SUCCESSFUL),))
+    final = next((failure for failure in failures if failure.final), None)
+    if final is not None and state.status is Status.RUNNING:
+        reason = f"task {state.graph.task_id(final.task)}: {final.error.type}"
+        events.append(_status(Status.FAILED, reason, state.owner, at_us))
+        return Decision(append=tuple(events), effects=(Finish(status=Status.FAILED),))
+    return Decision(append=tuple(events))
+
+
+def _drop_settled(
+    state: State, report: SliceReported, outstanding: Mapping[int, None]
+) -> SliceReported:
+    """Leaves out what the slice no longer waits for: a report may arrive twice or late."""
+
+    def counts(task: int, attempt: int) -> bool:
+        return task in outstanding and state.attempts[task] == attempt
+
+    kept = [counts(task, at) for task, at in zip(report.tasks, report.attempts, strict=True)]
+    if not all(kept):
+        report = replace(
+            report,
+            tasks=_keep(report.tasks, kept),
+            attempts=_keep(report.attempts, kept),
+            payloads=_keep(report.payloads, kept),
+            started_us=_keep(report.started_us, kept),
+            durations_us=_keep(report.durations_us, kept),
+        )
+    return replace(
+        report,
+        raised=tuple(item for item in report.raised if counts(item.task, item.attempt)),
+        continued=tuple(item for item in report.continued if counts(item.task, item.attempt)),
+    )
+
+
+def _keep(column: tuple[Item, ...], kept: list[bool]) -> tuple[Item, ...]:
+    return tuple(item for item, keep in zip(column, kept, strict=True) if keep)
+
+
+def _reaches_root(state: State, task: int) -> bool:
+    """Tells whether the value of ``task`` is the workflow's, through continuations or itself."""
+    reached: int | None = task
+    while reached is not None and reached != state.root:
+        reached = state.creators.get(reached)
+    return reached is not None
+
+
+def _committed(report: SliceReported) -> TasksCommitted:
+    return TasksCommitted(
+        slice=report.slice,
+        tasks=report.tasks,
+        attempts=report.attempts,
+        payloads=report.payloads,
+        started_us=report.started_us,
+        durations_us=report.durations_us,
+        node=report.node,
+    )
+
+
+def _extended(state: State, report: SliceReported, continued: Continued) -> GraphExtended:
+    """Leaves out the code of functions that the journal holds already."""
+    functions = tuple(
+        replace(function, code=None) if state.graph.knows_function(function.digest) else function
+        for function in continued.fragment.functions
+    )
+    return GraphExtended(
+        slice=report.slice,
+        task=continued.task,
+        attempt=continued.attempt,
+        fragment=replace(continued.fragment, functions=functions),
+        started_us=continued.started_us,
+        duration_us=continued.duration_us,
+        node=report.node,
+    )
+
+
+def _failed(state: State, report: SliceReported, raised: Raised) -> AttemptFailed:
+    return AttemptFailed(
+        slice=report.slice,
+        task=raised.task,
+        attempt=raised.attempt,
+        error=raised.error,
+        final=not raised.retryable or _is_exhausted(state, raised.task),
+        at_us=report.at_us,
+        node=report.node,
+    )
+
+
+def _is_exhausted(state: State, task: int) -> bool:
+    retries_max = state.graph.options[state.graph.node_options[task]].max_retries
+    return retries_max != -1 and state.failures.get(task, 0) >= retries_max
+
+
+def _take_loss(state: State, lost: SliceLost) -> Decision:
+    """Blames a task that was alone with its worker; of several, none can be blamed."""
+    slice_ = state.slices.get(lost.slice)
+    if slice_ is None:
+        return NOTHING
+    tasks = tuple(slice_.outstanding)
+    attempts = tuple(state.attempts[task] for task in tasks)
+    if len(tasks) > 1:
+        loss = AttemptsLost(
+            slice=lost.slice, tasks=tasks, attempts=attempts, reason=lost.reason, at_us=lost.at_us
+        )
+        return Decision(append=(loss,))
+    error = TaskError(
+        kind="crash", type="WorkerDied", message=lost.reason, traceback="", exception=None
+    )
+    failure = AttemptFailed(
+        slice=lost.slice,
+        task=tasks[0],
+        attempt=attempts[0],
+        error=error,
+        final=_is_exhausted(state, tasks[0]),
+        at_us=lost.at_us,
+        node="",
+    )
+    return _conclude(state, [failure], (), [failure], lost.at_us)
+
+
+def _status(status: Status, reason: str, who: str, at_us: int) -> StatusChanged:
+    return StatusChanged(status=status.value, reason=reason, who=who, at_us=at_us)
+
+
+def _success(who: str, at_us: int) -> StatusChanged:
+    return _status(Status.SUCCESSFUL, "", who, at_us)

@@ -1,0 +1,147 @@
+"""The vocabulary: everything that can happen to a workflow, in the past tense.
+
+Events are plain frozen records without behaviour; what they mean is in :mod:`milepost.replay.fold`,
+how they are stored in :mod:`milepost.replay.codec`. Tasks are named by number (their place in the
+graph). Times are integers, microseconds since the epoch, read by the host and never here. Where the
+volume is, one event carries many tasks in columns of equal length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from milepost.replay.fragment import Fragment
+from milepost.replay.payload import Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowCreated:
+    """The first event of every journal."""
+
+    workflow_id: str
+    at_us: int
+    fragment: Fragment
+    metadata: Payload
+    """The user's metadata, a plain dict."""
+    environment: Payload
+    """What tasks need around them (runtime environment, import paths), a plain dict."""
+    durability: str
+    """"pipelined" or "strict"."""
+    versions: str
+    """The versions that created it, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnershipTaken:
+    """A new owner goes on from here; attempts of earlier owners are lost."""
+
+    epoch: int
+    owner: str
+    reason: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksScheduled:
+    """A slice of tasks was handed to one worker."""
+
+    slice: int
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksCommitted:
+    """Results of tasks of one slice. The first commit of a task is the only one."""
+
+    slice: int
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    payloads: tuple[Payload, ...]
+    started_us: tuple[int, ...]
+    durations_us: tuple[int, ...]
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskError:
+    """Why an attempt failed, as data that can be read without running stored code."""
+
+    kind: str
+    """"exception" (user code raised) or "crash" (the worker died)."""
+    type: str
+    message: str
+    traceback: str
+    exception: Payload | None
+    """The pickled exception, if it could be pickled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    """An attempt raised, or its worker died. If ``final``, the task has failed."""
+
+    slice: int
+    task: int
+    attempt: int
+    error: TaskError
+    final: bool
+    at_us: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptsLost:
+    """A worker died and took these attempts with it; none of them is blamed for it."""
+
+    slice: int
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    reason: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphExtended:
+    """A task returned a continuation: its value will be that of the fragment's root."""
+
+    slice: int
+    task: int
+    attempt: int
+    fragment: Fragment
+    started_us: int
+    duration_us: int
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChanged:
+    """The workflow's status is now ``status`` (one of :class:`milepost.replay.state.Status`)."""
+
+    status: str
+    reason: str
+    who: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """A remark for the reader of the journal; it changes nothing."""
+
+    text: str
+    who: str
+    at_us: int
+
+
+Event: TypeAlias = (
+    WorkflowCreated
+    | OwnershipTaken
+    | TasksScheduled
+    | TasksCommitted
+    | AttemptFailed
+    | AttemptsLost
+    | GraphExtended
+    | StatusChanged
+    | Noted
+)

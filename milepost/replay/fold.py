@@ -1,0 +1,297 @@
+"""From events to state.
+
+:func:`apply` takes one event further. It is total and deterministic, and it checks that the event
+is legal before it changes anything: no commit of a task that was not scheduled or has committed, no
+attempt that is not the next one, no epoch that does not rise, nothing after a final status.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import assert_never
+
+from milepost.errors import IllegalEventError
+from milepost.replay.events import (
+    AttemptFailed,
+    AttemptsLost,
+    Event,
+    GraphExtended,
+    Noted,
+    OwnershipTaken,
+    StatusChanged,
+    TasksCommitted,
+    TasksScheduled,
+    WorkflowCreated,
+)
+from milepost.replay.fragment import Fragment, find_fault
+from milepost.replay.payload import Payload
+from milepost.replay.state import FINAL, Slice, State, Status, TaskState
+
+_STATUS_FROM: dict[Status, frozenset[Status | None]] = {
+    Status.PENDING: frozenset({None, Status.RUNNING, Status.PENDING, Status.FAILED}),
+    Status.RUNNING: frozenset({None, Status.RUNNING, Status.PENDING, Status.FAILED}),
+    Status.SUCCESSFUL: frozenset({Status.RUNNING}),
+    Status.FAILED: frozenset({Status.RUNNING}),
+    Status.CANCELED: frozenset({Status.RUNNING, Status.PENDING, Status.FAILED}),
+    Status.RESUMABLE: frozenset(),
+}
+"""From which statuses each status may be entered. RESUMABLE is never stored."""
+
+
+class _Refused(Exception):
+    """Why an event is not legal; :func:`apply` adds the place."""
+
+
+def fold(events: Iterable[Event]) -> State:
+    """Returns the state after ``events``, the whole journal of one workflow from its start.
+
+    Raises:
+        IllegalEventError: If an event contradicts those before it.
+    """
+    state = State()
+    for event in events:
+        apply(state, event)
+    return state
+
+
+def apply(state: State, event: Event) -> None:
+    """Changes ``state`` to what it is after ``event``.
+
+    Raises:
+        IllegalEventError: If the event is not legal here; ``state`` is then unchanged.
+    """
+    try:
+        _require(state.status not in FINAL, "the workflow has ended", state.status)
+        created = isinstance(event, WorkflowCreated)
+        _require(created == (state.next_seq == 0), "a journal starts with its only creation")
+        _apply(state, event)
+    except _Refused as refusal:
+        raise IllegalEventError(state.next_seq, type(event).__name__, str(refusal)) from None
+    state.next_seq += 1
+
+
+def _apply(state: State, event: Event) -> None:
+    match event:
+        case TasksCommitted():
+            _commit(state, event)
+        case TasksScheduled():
+            _schedule(state, event)
+        case GraphExtended():
+            _extend(state, event)
+        case AttemptFailed():
+            _fail(state, event)
+        case AttemptsLost():
+            _lose(state, event)
+        case StatusChanged():
+            _change_status(state, event)
+        case OwnershipTaken():
+            _take_ownership(state, event)
+        case WorkflowCreated():
+            _create(state, event)
+        case Noted():
+            pass
+        case _:
+            assert_never(event)
+
+
+def _require(condition: bool, reason: str, *values: object) -> None:
+    if not condition:
+        shown = ", ".join(map(repr, values))
+        raise _Refused(f"{reason} ({shown})" if values else reason)
+
+
+# -- the life of a workflow ----------------------------------------------------------------------
+
+
+def _create(state: State, event: WorkflowCreated) -> None:
+    fault = find_fault(event.fragment)
+    _require(fault is None, f"its graph is not well formed: {fault}")
+    state.workflow_id = event.workflow_id
+    state.created_us = event.at_us
+    state.metadata = event.metadata
+    state.environment = event.environment
+    state.durability = event.durability
+    state.versions = event.versions
+    state.root = _add_fragment(state, event.fragment)
+
+
+def _take_ownership(state: State, event: OwnershipTaken) -> None:
+    _require(event.epoch > state.epoch, "epochs rise", event.epoch, state.epoch)
+    state.epoch = event.epoch
+    state.owner = event.owner
+    for slice_ in state.slices.values():
+        for task in slice_.outstanding:
+            _make_ready(state, task)
+    state.slices.clear()
+
+
+def _change_status(state: State, event: StatusChanged) -> None:
+    _require(event.status in _STATUS_FROM, "there is no such status", event.status)
+    status = Status(event.status)
+    _require(
+        state.status in _STATUS_FROM[status], "no way between statuses", state.status, event.status
+    )
+    _require(state.epoch > 0, "nobody owns the workflow")
+    if status is Status.SUCCESSFUL:
+        _require(state.result is not None, "the result is not committed")
+    if status is Status.FAILED:
+        _require(bool(state.failed), "no task has failed")
+    if status is Status.RUNNING:
+        _revive(state)
+        state.started_us = event.at_us
+    state.ended_us = event.at_us if status in FINAL or status is Status.FAILED else 0
+    state.status = status
+
+
+def _revive(state: State) -> None:
+    """A resume gives failed tasks a fresh start; their attempt numbers go on."""
+    for task in state.failed:
+        _make_ready(state, task)
+    state.failed.clear()
+    state.failures.clear()
+
+
+# -- the life of a task --------------------------------------------------------------------------
+
+
+def _schedule(state: State, event: TasksScheduled) -> None:
+    tasks, total = event.tasks, len(state.tasks)
+    _require(state.status is Status.RUNNING, "the workflow does not run", state.status)
+    _require(event.slice == state.next_slice, "slices are numbered densely", event.slice)
+    _require(bool(tasks) and len(set(tasks)) == len(tasks), "a slice holds distinct tasks")
+    _require(len(event.attempts) == len(tasks), "columns differ in length")
+    _require(min(tasks) >= 0 and max(tasks) < total, "there is no such task", max(tasks))
+    option = state.graph.node_options[tasks[0]]
+    for task, attempt in zip(tasks, event.attempts, strict=True):
+        _require(state.tasks[task] == TaskState.READY, "the task is not ready", task)
+        _require(attempt == state.attempts[task] + 1, "not the next attempt", task, attempt)
+        _require(state.graph.node_options[task] == option, "a slice is of one class", task)
+    for task in tasks:
+        _move(state, task, TaskState.SCHEDULED)
+        state.attempts[task] += 1
+    state.slices[event.slice] = Slice(option, dict.fromkeys(tasks))
+    state.next_slice += 1
+    _drop_stale(state, option)
+
+
+def _drop_stale(state: State, option: int) -> None:
+    """Keeps the head of the queue fresh, so that readers of it never walk over the past."""
+    queue = state.ready[option]
+    while queue and state.tasks[queue[0]] != TaskState.READY:
+        queue.popleft()
+
+
+def _commit(state: State, event: TasksCommitted) -> None:
+    size = len(event.tasks)
+    columns = (event.attempts, event.payloads, event.started_us, event.durations_us)
+    same = all(len(column) == size for column in columns)
+    _require(size > 0 and same, "columns differ in length")
+    _require(len(set(event.tasks)) == size, "a task commits once")
+    _require_outstanding(state, event.slice, event.tasks, event.attempts)
+    for task, payload in zip(event.tasks, event.payloads, strict=True):
+        _complete(state, task, payload)
+    _settle(state, event.slice, event.tasks)
+
+
+def _complete(state: State, task: int, payload: Payload) -> None:
+    """Gives ``task`` its value, and with it every task whose continuation ends here."""
+    completed: int | None = task
+    while completed is not None:
+        _move(state, completed, TaskState.COMMITTED)
+        state.results[completed] = payload
+        for output in state.graph.outputs(completed):
+            state.waiting[output] -= 1
+            if state.waiting[output] == 0:
+                _make_ready(state, output)
+        completed = state.creators.get(completed)
+
+
+def _extend(state: State, event: GraphExtended) -> None:
+    _require_outstanding(state, event.slice, (event.task,), (event.attempt,))
+    fault = find_fault(event.fragment)
+    _require(fault is None, f"its graph is not well formed: {fault}")
+    for function in event.fragment.functions:
+        known = function.code is not None or state.graph.knows_function(function.digest)
+        _require(known, "its function is not in the journal", function.name)
+    root = _add_fragment(state, event.fragment)
+    state.creators[root] = event.task
+    _move(state, event.task, TaskState.EXTENDED)
+    _settle(state, event.slice, (event.task,))
+
+
+def _fail(state: State, event: AttemptFailed) -> None:
+    task = event.task
+    _require_outstanding(state, event.slice, (task,), (event.attempt,))
+    state.failures[task] = state.failures.get(task, 0) + 1
+    if event.final:
+        _move(state, task, TaskState.FAILED)
+        state.failed[task] = event.error
+    else:
+        _make_ready(state, task)
+    _settle(state, event.slice, (task,))
+    if event.error.kind == "crash":
+        state.suspects.add(task)
+
+
+def _lose(state: State, event: AttemptsLost) -> None:
+    _require(len(event.attempts) == len(event.tasks), "columns differ in length")
+    _require(len(set(event.tasks)) == len(event.tasks), "an attempt is lost once")
+    _require_outstanding(state, event.slice, event.tasks, event.attempts)
+    for task in event.tasks:
+        _make_ready(state, task)
+    _settle(state, event.slice, event.tasks)
+    state.suspects.update(event.tasks)
+
+
+# -- steps they share ----------------------------------------------------------------------------
+
+
+def _require_outstanding(
+    state: State, number: int, tasks: tuple[int, ...], attempts: tuple[int, ...]
+) -> None:
+    slice_ = state.slices.get(number)
+    if slice_ is None:
+        raise _Refused(f"no such slice is under way ({number})")
+    for task, attempt in zip(tasks, attempts, strict=True):
+        if task not in slice_.outstanding:
+            raise _Refused(f"the task is not outstanding in slice {number} ({task})")
+        if attempt != state.attempts[task]:
+            raise _Refused(f"not the present attempt of task {task} ({attempt})")
+
+
+def _settle(state: State, number: int, tasks: tuple[int, ...]) -> None:
+    """Takes ``tasks`` off their slice; a slice with nothing outstanding is over."""
+    outstanding = state.slices[number].outstanding
+    for task in tasks:
+        del outstanding[task]
+    if not outstanding:
+        del state.slices[number]
+    if state.suspects:
+        state.suspects.difference_update(tasks)
+
+
+def _add_fragment(state: State, fragment: Fragment) -> int:
+    """Adds the nodes of ``fragment``; returns its root."""
+    first = state.graph.extend(fragment)
+    width = len(fragment.input_counts)
+    state.tasks.extend(bytes(width))
+    state.counts[TaskState.WAITING] += width
+    state.attempts.extend([0] * width)
+    state.waiting.extend(fragment.input_counts)
+    state.results.extend([None] * width)
+    for offset, count in enumerate(fragment.input_counts):
+        if count == 0:
+            _make_ready(state, first + offset)
+    return first + width - 1
+
+
+def _make_ready(state: State, task: int) -> None:
+    _move(state, task, TaskState.READY)
+    state.ready.setdefault(state.graph.node_options[task], deque()).append(task)
+
+
+def _move(state: State, task: int, to: TaskState) -> None:
+    state.counts[state.tasks[task]] -= 1
+    state.counts[to] += 1
+    state.tasks[task] = to

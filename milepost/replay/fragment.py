@@ -1,0 +1,120 @@
+"""What a compiler hands over: a piece of graph, as tables and columns.
+
+A fragment is the graph of a new workflow, or what a continuation adds to it. Functions, options,
+argument templates and constants stand once each in a table; a node is one row of columns that
+point into the tables. Inputs come before the nodes that use them; the last node is the root, whose
+value is the value of the fragment. Numbers are relative to the fragment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milepost.replay.payload import Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function that tasks run.
+
+    Attributes:
+        name: ``module.qualname``, for people.
+        digest: SHA-256 of the serialized function; its identity within a workflow.
+        code: The serialized function, or None if this journal holds it already.
+    """
+
+    name: str
+    digest: bytes
+    code: Payload | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """How tasks are run; equal options make one scheduling class.
+
+    Attributes:
+        max_retries: How often a failed attempt is repeated; -1 repeats for ever.
+        ray: The options for Ray (resources, runtime environment, ...), opaque to replay.
+    """
+
+    max_retries: int
+    retry_errors: Payload
+    """Which exceptions of user code are repeated: a bool, or pickled exception types."""
+    ray: Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """An argument that is not plain data, stored once however many tasks take it.
+
+    Attributes:
+        payload: The serialized object.
+        nodes: The nodes inside it, by the position with which the payload names them.
+    """
+
+    payload: Payload
+    nodes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fragment:
+    """A piece of graph of ``len(node_functions)`` nodes.
+
+    Attributes:
+        names: Task ids as asked for; nodes that share one are numbered ``name``, ``name_1``, ...
+        functions: Distinct functions.
+        options: Distinct options.
+        templates: Distinct argument templates (layout: docs/format.md).
+        constants: Constants that templates refer to by position.
+        node_names: For each node, its position in ``names``; likewise the next three.
+        input_counts: For each node, how many entries of ``inputs`` are its own.
+        inputs: The nodes whose values each node takes, each smaller than the node itself.
+    """
+
+    names: tuple[str, ...]
+    functions: tuple[Function, ...]
+    options: tuple[TaskOptions, ...]
+    templates: tuple[bytes, ...]
+    constants: tuple[Constant, ...] = ()
+    node_names: tuple[int, ...]
+    node_functions: tuple[int, ...]
+    node_options: tuple[int, ...]
+    node_templates: tuple[int, ...]
+    input_counts: tuple[int, ...]
+    inputs: tuple[int, ...]
+
+
+def find_fault(fragment: Fragment) -> str | None:
+    """Returns why ``fragment`` is not well formed, or None if it is."""
+    width = len(fragment.node_functions)
+    columns = {
+        "node_names": (fragment.node_names, len(fragment.names)),
+        "node_functions": (fragment.node_functions, len(fragment.functions)),
+        "node_options": (fragment.node_options, len(fragment.options)),
+        "node_templates": (fragment.node_templates, len(fragment.templates)),
+    }
+    if width == 0:
+        return "it has no node"
+    for name, (column, limit) in columns.items():
+        if len(column) != width:
+            return f"column {name} has {len(column)} rows, not {width}"
+        if min(column) < 0 or max(column) >= limit:
+            return f"column {name} points outside its table of {limit}"
+    return _find_input_fault(fragment, width)
+
+
+def _find_input_fault(fragment: Fragment, width: int) -> str | None:
+    if len(fragment.input_counts) != width or min(fragment.input_counts) < 0:
+        return "column input_counts does not fit the nodes"
+    if sum(fragment.input_counts) != len(fragment.inputs):
+        return "columns input_counts and inputs do not fit each other"
+    position = 0
+    for node, count in enumerate(fragment.input_counts):
+        for source in fragment.inputs[position : position + count]:
+            if not 0 <= source < node:
+                return f"node {node} takes node {source}, which does not come before it"
+        position += count
+    for constant in fragment.constants:
+        if constant.nodes and not 0 <= min(constant.nodes) <= max(constant.nodes) < width:
+            return "a constant names a node outside the fragment"
+    return None

@@ -1,0 +1,98 @@
+"""What can happen to a running workflow: the inputs of :func:`milepost.replay.decide.decide`.
+
+Hosts make them from what they see (a worker's report, a lost worker, free capacity) and put in the
+time they read; nothing here is stored, only the events that follow from it are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from milepost.replay.events import TaskError
+from milepost.replay.fragment import Fragment
+from milepost.replay.payload import Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnershipGained:
+    """The journal is ours under ``epoch``; the workflow is to run (again)."""
+
+    epoch: int
+    owner: str
+    reason: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeAsked:
+    """Somebody asked the present owner to go on with a failed workflow."""
+
+    who: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkWanted:
+    """Workers can take more.
+
+    Attributes:
+        slices_max: How many slices of one scheduling class may be under way at once.
+        slice_us: How much work one slice should hold.
+        costs_us: What one task of a function costs, as measured; absent while unknown.
+    """
+
+    slices_max: int
+    slice_us: int
+    costs_us: Mapping[int, float]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raised:
+    """An attempt whose function raised."""
+
+    task: int
+    attempt: int
+    error: TaskError
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continued:
+    """An attempt whose function returned a continuation."""
+
+    task: int
+    attempt: int
+    fragment: Fragment
+    started_us: int
+    duration_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceReported:
+    """A worker tells what became of tasks of a slice. The columns are those that returned."""
+
+    slice: int
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    payloads: tuple[Payload, ...]
+    started_us: tuple[int, ...]
+    durations_us: tuple[int, ...]
+    raised: tuple[Raised, ...]
+    continued: tuple[Continued, ...]
+    node: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceLost:
+    """The worker of a slice died; what the slice has not reported is lost."""
+
+    slice: int
+    reason: str
+    at_us: int
+
+
+Input: TypeAlias = OwnershipGained | ResumeAsked | WorkWanted | SliceReported | SliceLost

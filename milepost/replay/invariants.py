@@ -1,0 +1,74 @@
+"""What holds in every state, whatever the events were. Tests call it after every step."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from milepost.replay.state import State, Status, TaskState
+
+
+def check(state: State) -> None:
+    """Checks the invariants of ``state``; linear in its size, meant for tests and tools.
+
+    Raises:
+        AssertionError: With the task or the figures that break an invariant.
+    """
+    _check_sizes(state)
+    _check_counts(state)
+    for task in range(len(state.graph)):
+        _check_task(state, task)
+    _check_queues(state)
+    _check_slices(state)
+    _check_status(state)
+
+
+def _check_sizes(state: State) -> None:
+    sizes = {len(state.graph), len(state.tasks), len(state.attempts), len(state.waiting)}
+    assert sizes == {len(state.results)}, sizes
+
+
+def _check_counts(state: State) -> None:
+    counted = Counter(state.tasks)
+    expected = [counted.get(kind, 0) for kind in TaskState]
+    assert state.counts == expected, (state.counts, expected)
+
+
+def _check_task(state: State, task: int) -> None:
+    kind = state.task_state(task)
+    missing = sum(state.results[source] is None for source in state.graph.inputs(task))
+    assert state.waiting[task] == missing, (task, state.waiting[task], missing)
+    assert (kind == TaskState.WAITING) == (missing > 0), (task, kind, missing)
+    assert (state.results[task] is not None) == (kind == TaskState.COMMITTED), (task, kind)
+    assert (task in state.failed) == (kind == TaskState.FAILED), (task, kind)
+    if kind not in (TaskState.WAITING, TaskState.READY):
+        assert state.attempts[task] > 0, (task, kind)
+    found = state.graph.find(state.graph.task_id(task))
+    assert found == task, (task, state.graph.task_id(task), found)
+
+
+def _check_queues(state: State) -> None:
+    queued = {task for queue in state.ready.values() for task in queue}
+    ready = {task for task, kind in enumerate(state.tasks) if kind == TaskState.READY}
+    assert ready <= queued, ready - queued
+    for option, queue in state.ready.items():
+        assert all(state.graph.node_options[task] == option for task in queue), option
+
+
+def _check_slices(state: State) -> None:
+    outstanding = [task for slice_ in state.slices.values() for task in slice_.outstanding]
+    assert len(outstanding) == len(set(outstanding)), outstanding
+    scheduled = {task for task, kind in enumerate(state.tasks) if kind == TaskState.SCHEDULED}
+    assert set(outstanding) == scheduled, (outstanding, scheduled)
+
+
+def _check_status(state: State) -> None:
+    if state.status is Status.SUCCESSFUL:
+        assert state.result is not None, state.root
+        assert not state.slices, state.slices
+    if state.status is Status.FAILED:
+        assert state.failed, state.status
+    for root, creator in state.creators.items():
+        kinds = (state.task_state(root), state.task_state(creator))
+        committed = [kind == TaskState.COMMITTED for kind in kinds]
+        assert committed[0] == committed[1], (root, creator, kinds)
+        assert kinds[1] in (TaskState.EXTENDED, TaskState.COMMITTED), (creator, kinds)

@@ -1,0 +1,198 @@
+"""The state of one workflow, as the events so far have made it.
+
+Arrays hold what there is per task; dicts hold only what is rare or in flight. The state is changed
+by :func:`milepost.replay.fold.apply` and by nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+import msgpack
+
+from milepost.replay.events import TaskError
+from milepost.replay.graph import Graph, integers
+from milepost.replay.payload import Payload
+
+
+class Status(StrEnum):
+    """The status of a workflow. Members equal their names, so ``status == "RUNNING"`` holds."""
+
+    RUNNING = "RUNNING"
+    """Tasks are being run."""
+    PENDING = "PENDING"
+    """Admitted, waiting for its turn; no task runs."""
+    SUCCESSFUL = "SUCCESSFUL"
+    """Final: the result is stored."""
+    FAILED = "FAILED"
+    """A task failed for good; can be resumed from that task."""
+    RESUMABLE = "RESUMABLE"
+    """Its owner is gone or gave up; can be resumed. Never stored: seen from outside."""
+    CANCELED = "CANCELED"
+    """Final: no result, cannot be resumed."""
+
+
+FINAL = frozenset({Status.SUCCESSFUL, Status.CANCELED})
+
+
+class TaskState(IntEnum):
+    """Where a task stands."""
+
+    WAITING = 0
+    """Some input has no value yet."""
+    READY = 1
+    """All inputs have values; no attempt is under way."""
+    SCHEDULED = 2
+    """An attempt is under way."""
+    EXTENDED = 3
+    """It returned a continuation, which is under way. It never runs again."""
+    COMMITTED = 4
+    """Its value is known. It never runs again."""
+    FAILED = 5
+    """Its last attempt failed and there will be no other unless the workflow is resumed."""
+
+
+@dataclass(slots=True)
+class Slice:
+    """Tasks handed to one worker.
+
+    Attributes:
+        option: Their common scheduling class.
+        outstanding: The tasks that have neither committed nor failed yet, in scheduling order.
+    """
+
+    option: int
+    outstanding: dict[int, None]
+
+
+class State:
+    """Everything the journal says about one workflow.
+
+    Attributes:
+        next_seq: Number of events applied; the seq of the next one.
+        epoch: Generation of the present owner, 0 before the first.
+        root: The task whose value is the workflow's result.
+        tasks: One :class:`TaskState` per task, as bytes.
+        attempts: For each task, how many attempts were scheduled.
+        waiting: For each task, how many of its inputs have no value yet.
+        results: For each task, its committed value.
+        creators: For the root of each continuation, the task that returned it.
+        failures: For tasks that failed since the last resume, how often.
+        failed: The errors of tasks in state FAILED, in order.
+        suspects: Tasks whose worker died; they travel alone until they commit.
+        ready: For each scheduling class its ready tasks in order. May hold stale entries: an entry
+            counts only if the task is READY.
+        slices: Slices under way.
+        counts: How many tasks are in each :class:`TaskState`.
+    """
+
+    __slots__ = (
+        "attempts",
+        "counts",
+        "created_us",
+        "creators",
+        "durability",
+        "ended_us",
+        "environment",
+        "epoch",
+        "failed",
+        "failures",
+        "graph",
+        "metadata",
+        "next_seq",
+        "next_slice",
+        "owner",
+        "ready",
+        "results",
+        "root",
+        "slices",
+        "started_us",
+        "status",
+        "suspects",
+        "tasks",
+        "versions",
+        "waiting",
+        "workflow_id",
+    )
+
+    def __init__(self) -> None:
+        self.workflow_id = ""
+        self.created_us = 0
+        self.started_us = 0
+        self.ended_us = 0
+        self.metadata: Payload | None = None
+        self.environment: Payload | None = None
+        self.durability = ""
+        self.versions = ""
+        self.status: Status | None = None
+        self.epoch = 0
+        self.owner = ""
+        self.next_seq = 0
+        self.next_slice = 0
+        self.graph = Graph()
+        self.root = 0
+        self.tasks = bytearray()
+        self.attempts: array[int] = integers()
+        self.waiting: array[int] = integers()
+        self.results: list[Payload | None] = []
+        self.creators: dict[int, int] = {}
+        self.failures: dict[int, int] = {}
+        self.failed: dict[int, TaskError] = {}
+        self.suspects: set[int] = set()
+        self.ready: dict[int, deque[int]] = {}
+        self.slices: dict[int, Slice] = {}
+        self.counts = [0] * len(TaskState)
+
+    def task_state(self, task: int) -> TaskState:
+        """Returns where ``task`` stands."""
+        return TaskState(self.tasks[task])
+
+    @property
+    def result(self) -> Payload | None:
+        """The workflow's result, or None while there is none."""
+        return self.results[self.root] if self.results else None
+
+    def digest(self) -> str:
+        """Returns a SHA-256 over the whole state: equal events give equal digests everywhere."""
+        return hashlib.sha256(b"".join(map(_pack, self._parts()))).hexdigest()
+
+    def _parts(self) -> list[object]:
+        graph = self.graph
+        return [
+            [self.workflow_id, self.created_us, self.started_us, self.ended_us],
+            [_flat(self.metadata), _flat(self.environment), self.durability, self.versions],
+            [self.status and self.status.value, self.epoch, self.owner],
+            [self.next_seq, self.next_slice, self.root, self.counts],
+            graph.names,
+            [[function.name, function.digest] for function in graph.functions],
+            [
+                [each.max_retries, _flat(each.retry_errors), _flat(each.ray)]
+                for each in graph.options
+            ],
+            graph.templates,
+            [[_flat(constant.payload), list(constant.nodes)] for constant in graph.constants],
+            [list(graph.node_names), list(graph.node_ordinals), list(graph.node_functions)],
+            [list(graph.node_options), list(graph.node_templates), list(graph.node_constants)],
+            [list(graph.inputs(node)) for node in range(len(graph))],
+            bytes(self.tasks),
+            [list(self.attempts), list(self.waiting)],
+            [_flat(result) for result in self.results],
+            [sorted(self.creators.items()), sorted(self.failures.items()), sorted(self.suspects)],
+            [[task, error.kind, error.type, error.message] for task, error in self.failed.items()],
+            [[at, slice_.option, list(slice_.outstanding)] for at, slice_ in self.slices.items()],
+        ]
+
+
+def _flat(payload: Payload | None) -> list[object] | None:
+    if payload is None:
+        return None
+    return [payload.encoding, payload.data, payload.digest, payload.size]
+
+
+def _pack(part: object) -> bytes:
+    packed: bytes = msgpack.packb(part, use_bin_type=True)
+    return packed

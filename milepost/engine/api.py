@@ -1,0 +1,351 @@
+"""The public functions; the package's ``__init__`` re-exports them.
+
+Signatures and meanings follow those of the former ``ray.workflow`` where these were good.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+import uuid
+import warnings
+from typing import Any
+
+import ray
+from ray.dag import DAGNode, FunctionNode
+from ray.exceptions import RayActorError, RayTaskError
+
+from milepost.engine.compiler import compile_dag
+from milepost.engine.context import current_task
+from milepost.engine.environment import capture_environment
+from milepost.engine.messages import Submission
+from milepost.engine.payloads import BlobCollector
+from milepost.engine.plain import execute
+from milepost.engine.session import Session, connect
+from milepost.errors import (
+    EngineUnavailableError,
+    InvalidGraphError,
+    InvalidOptionError,
+    InvalidWorkflowIdError,
+    MilepostError,
+)
+from milepost.journal import encode_workflow_id
+from milepost.replay.payload import Encoding, inline, pack_plain
+from milepost.replay.state import Status
+
+DURABILITIES = ("pipelined", "strict")
+
+
+def init(*, storage: str | None = None, dispatchers: int | None = None) -> None:
+    """Connects this process to the engine; starts Ray and the engine where they do not run yet.
+
+    Every other function calls it with no arguments if nobody has.
+
+    Args:
+        storage: Where workflows are kept: the path of a folder, or a ``file:`` URI. By default the
+            environment variable ``MILEPOST_STORAGE``, else the only store in use on this cluster,
+            else a folder in the user's data directory.
+        dispatchers: How many dispatcher processes to start, if the engine does not run yet; by
+            default one per eight CPUs of the cluster, at most four.
+
+    Raises:
+        ConflictingInitError: If this process is connected to another store.
+        StorageUriError: If the storage cannot be used; the text says why.
+        InvalidOptionError: If ``dispatchers`` is not a positive number.
+        EngineUnavailableError: If the engine does not start.
+    """
+    if dispatchers is not None and (type(dispatchers) is not int or dispatchers < 1):
+        raise InvalidOptionError(f"dispatchers must be a positive int, not {dispatchers!r}")
+    connect(storage, dispatchers)
+
+
+def run(
+    dag: Any,
+    *args: Any,
+    workflow_id: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    durability: str = "pipelined",
+    **kwargs: Any,
+) -> Any:
+    """Runs a workflow to its end and returns its result.
+
+    If the storage holds a workflow of this id already, that one goes on (or its stored result is
+    returned); nothing in it changes, and a warning tells if its tasks differ from those of ``dag``.
+
+    Args:
+        dag: The root of a DAG of tasks, made by ``f.bind(...)``.
+        *args: What the DAG's ``InputNode`` stands for, by position.
+        workflow_id: The id; by default a random one.
+        metadata: A dict of plain data to keep with the workflow.
+        durability: "pipelined": a task may start while its inputs' commits are being written;
+            "strict": it starts only when they are durable.
+        **kwargs: What the DAG's ``InputNode`` stands for, by name.
+
+    Returns:
+        The value that the root task returned.
+
+    Raises:
+        InvalidGraphError: If ``dag`` is not a DAG of tasks.
+        SignatureMismatchError: If a task is bound with arguments that it does not take.
+        NotSerializableError: If a function or an argument cannot be pickled.
+        InvalidWorkflowIdError: If the id cannot be used.
+        InvalidOptionError: If another argument has a value that is not allowed.
+        WorkflowActiveError: If a workflow of this id is running.
+        WorkflowNotResumableError: If the stored workflow of this id was canceled.
+        WorkflowExecutionError: If a task failed for good; the cause is the user's exception.
+        LostOwnershipError: If another cluster took the workflow over.
+        StorageUnavailableError: If the storage fails.
+
+    Example:
+        >>> import milepost, ray
+        >>> @ray.remote
+        ... def add(a, b):
+        ...     return a + b
+        >>> milepost.run(add.bind(add.bind(1, 2), 3), workflow_id="sum")
+        6
+    """
+    session, workflow_id = _submit(dag, args, kwargs, workflow_id, metadata, durability)
+    return _fetch(session.dispatcher(workflow_id).output.remote(workflow_id))
+
+
+def run_async(
+    dag: Any,
+    *args: Any,
+    workflow_id: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    durability: str = "pipelined",
+    **kwargs: Any,
+) -> ray.ObjectRef:
+    """Starts a workflow and returns a ref to its result as soon as its creation is durable.
+
+    From then on it needs neither this process nor this cluster. Arguments and errors are those of
+    :func:`run`; errors of the tasks come from ``ray.get`` of the ref.
+    """
+    session, workflow_id = _submit(dag, args, kwargs, workflow_id, metadata, durability)
+    return session.dispatcher(workflow_id).output.remote(workflow_id)
+
+
+def resume(workflow_id: str) -> Any:
+    """Goes on with a stored workflow and returns its result; committed tasks do not run again.
+
+    Args:
+        workflow_id: The id of a workflow that failed, or whose cluster is gone.
+
+    Returns:
+        The result; at once if the workflow has ended successfully before.
+
+    Raises:
+        WorkflowActiveError: If it is running on this cluster.
+        WorkflowNotResumableError: If it is unknown or canceled.
+        WorkflowExecutionError: If a task failed for good; the cause is the user's exception.
+        CorruptJournalError: If its journal is damaged; the text says where.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+        LostOwnershipError: If another cluster took the workflow over.
+        StorageUnavailableError: If the storage fails.
+    """
+    return _fetch(resume_async(workflow_id))
+
+
+def resume_async(workflow_id: str) -> ray.ObjectRef:
+    """Goes on with a stored workflow; returns a ref to its result once it is ours, durably.
+
+    Arguments and errors are those of :func:`resume`; errors of the tasks come from ``ray.get`` of
+    the ref.
+    """
+    session = _connect_for(workflow_id)
+    dispatcher = session.dispatcher(workflow_id)
+    _fetch(dispatcher.resume.remote(workflow_id))
+    return dispatcher.output.remote(workflow_id)
+
+
+def resume_all(include_failed: bool = False) -> list[tuple[str, ray.ObjectRef]]:
+    """Goes on with every workflow that is RESUMABLE, and with FAILED ones if asked.
+
+    Args:
+        include_failed: Whether to include FAILED workflows.
+
+    Returns:
+        For each of them its id and a ref to its result. Where one cannot be resumed, its ref
+        raises the reason; the others go on.
+    """
+    session = connect()
+    wanted = {Status.RESUMABLE, Status.FAILED} if include_failed else {Status.RESUMABLE}
+    ids = [workflow_id for workflow_id, status in list_all() if status in wanted]
+    started = [session.dispatcher(each).resume.remote(each) for each in ids]
+    return [(each, _follow(session, each, ref)) for each, ref in zip(ids, started, strict=True)]
+
+
+def _follow(session: Session, workflow_id: str, started: ray.ObjectRef) -> ray.ObjectRef:
+    dispatcher = session.dispatcher(workflow_id)
+    try:
+        _fetch(started)
+    except MilepostError as error:
+        return dispatcher.refuse.remote(error)
+    return dispatcher.output.remote(workflow_id)
+
+
+def get_output(workflow_id: str, *, task_id: str | None = None) -> Any:
+    """Returns the result of a workflow or of one of its tasks; waits while it is running.
+
+    Args:
+        workflow_id: The workflow.
+        task_id: A task of it, which may not exist yet; by default the workflow itself.
+
+    Raises:
+        WorkflowNotFoundError: If there is no such workflow.
+        TaskNotFoundError: If it has ended without such a task.
+        OutputNotAvailableError: If nobody on this cluster is working on it; resume it.
+        WorkflowExecutionError: If it failed; the cause is the user's exception.
+        WorkflowCancellationError: If it was canceled.
+        CorruptJournalError: If its journal is damaged.
+        CorruptBlobError: If the stored result is damaged.
+        StorageUnavailableError: If the storage fails.
+    """
+    return _fetch(get_output_async(workflow_id, task_id=task_id))
+
+
+def get_output_async(workflow_id: str, *, task_id: str | None = None) -> ray.ObjectRef:
+    """Returns a ref to what :func:`get_output` returns; its errors come from ``ray.get``."""
+    session = _connect_for(workflow_id)
+    return session.dispatcher(workflow_id).output.remote(workflow_id, task_id)
+
+
+def get_status(workflow_id: str) -> Status:
+    """Returns the status of a workflow.
+
+    RESUMABLE means that it has not ended and nobody on this cluster is working on it.
+
+    Raises:
+        WorkflowNotFoundError: If there is no such workflow.
+        CorruptJournalError: If its journal is damaged.
+        StorageUnavailableError: If the storage fails.
+    """
+    session = _connect_for(workflow_id)
+    return Status(_fetch(session.dispatcher(workflow_id).status.remote(workflow_id)))
+
+
+def list_all(
+    status_filter: Status | str | set[Status] | set[str] | set[Status | str] | None = None,
+) -> list[tuple[str, Status]]:
+    """Returns the ids and statuses of all workflows in the storage, sorted by id.
+
+    Args:
+        status_filter: One status or a set of them, as members or names; by default all.
+
+    Raises:
+        InvalidOptionError: If a name in the filter is not a status.
+        TypeError: If the filter is of another type.
+        StorageUnavailableError: If the storage fails.
+    """
+    wanted = _parse_filter(status_filter)
+    statuses: dict[str, str] = _fetch(connect().manager.list_statuses.remote())
+    found = [(workflow_id, Status(status)) for workflow_id, status in sorted(statuses.items())]
+    return [item for item in found if item[1] in wanted]
+
+
+def continuation(dag: Any) -> Any:
+    """Makes a task go on with another DAG: its result is that of the DAG's root.
+
+    Inside a task of a workflow, return what this returns; the new tasks become part of the
+    workflow, to any depth. Elsewhere the DAG is run by plain Ray and its value is returned, so that
+    the same function works both ways.
+
+    Args:
+        dag: The root of a DAG of tasks, made by ``f.bind(...)``.
+
+    Raises:
+        InvalidGraphError: If ``dag`` is not a task node.
+    """
+    if not isinstance(dag, FunctionNode):
+        what = "an actor node" if isinstance(dag, DAGNode) else f"a {type(dag).__name__}"
+        raise InvalidGraphError(f"continuation() takes f.bind(...) of a task, not {what}")
+    return dag if current_task.get() is not None else execute(dag)
+
+
+# -- steps they share ----------------------------------------------------------------------------
+
+
+def _submit(
+    dag: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    workflow_id: str | None,
+    metadata: dict[str, Any] | None,
+    durability: str,
+) -> tuple[Session, str]:
+    if workflow_id is None:
+        workflow_id = f"{uuid.uuid4()}.{time.time():.9f}"
+    _check_id(workflow_id)
+    if durability not in DURABILITIES:
+        raise InvalidOptionError(f"durability must be one of {DURABILITIES}, not {durability!r}")
+    packed = pack_plain({} if metadata is None else metadata)
+    if packed is None or not isinstance(metadata, dict | None):
+        raise InvalidOptionError("metadata must be a dict of plain data with text keys (like JSON)")
+    session = connect()
+    blobs = BlobCollector()
+    submission = Submission(
+        workflow_id=workflow_id,
+        nonce=uuid.uuid4().hex,
+        fragment=compile_dag(dag, blobs, args, kwargs),
+        blobs=blobs.blobs,
+        metadata=inline(Encoding.PLAIN.value, packed),
+        environment=capture_environment(),
+        durability=durability,
+        versions=_describe_versions(),
+    )
+    verdict = _fetch(session.dispatcher(workflow_id).create.remote(submission))
+    if verdict.endswith("differs"):
+        warnings.warn(
+            f"workflow {workflow_id!r} exists with other tasks; the stored one counts, the one "
+            f"given was not used (choose another workflow_id to run it)",
+            stacklevel=3,
+        )
+    return session, workflow_id
+
+
+def _connect_for(workflow_id: str) -> Session:
+    _check_id(workflow_id)
+    return connect()
+
+
+def _check_id(workflow_id: object) -> None:
+    if not isinstance(workflow_id, str):
+        raise InvalidWorkflowIdError(workflow_id, "it must be text")
+    encode_workflow_id(workflow_id)
+
+
+def _describe_versions() -> str:
+    own = importlib.metadata.version("milepost")
+    return f"milepost {own}, ray {ray.__version__}, python {platform.python_version()}"
+
+
+def _fetch(ref: ray.ObjectRef) -> Any:
+    """Gets a value; errors come out as themselves, not wrapped in Ray's."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, MilepostError):
+            raise cause from cause.__cause__
+        raise
+    except RayActorError as error:
+        raise EngineUnavailableError(f"the engine cannot be reached: {error}") from error
+
+
+def _parse_filter(status_filter: object) -> frozenset[Status]:
+    if status_filter is None:
+        return frozenset(Status)
+    if isinstance(status_filter, str):
+        status_filter = {status_filter}
+    if not isinstance(status_filter, set | frozenset):
+        raise TypeError("status_filter must be a status, its name, or a set of these")
+    if not all(isinstance(each, str) for each in status_filter):
+        raise TypeError("a set of statuses must hold statuses or their names")
+    try:
+        return frozenset(Status(each) for each in status_filter)
+    except ValueError:
+        names = ", ".join(Status)
+        raise InvalidOptionError(
+            f"no such status in {status_filter!r}; there are {names}"
+        ) from None

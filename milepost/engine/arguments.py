@@ -1,0 +1,80 @@
+"""Argument templates: how a task's arguments are put together from stored parts.
+
+A template is one msgpack object ``[positional, keyword]`` of plain data in which extension types
+stand for what is only known later: the value of an input, a ref to the value of an input (for nodes
+inside containers, which arrive as ``ObjectRef``), or a constant. Inputs are named by position, so
+that thousands of tasks of the same shape share one template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+from ray.dag import DAGNode
+
+from milepost.replay.payload import is_plain
+
+VALUE = 1
+"""Extension type: the value of the input at this position."""
+REF = 2
+"""Extension type: a ref to the value of the input at this position."""
+CONSTANT = 3
+"""Extension type: the constant at this position of the fragment."""
+
+
+class NotPlainError(Exception):
+    """The argument is not plain data with nodes in it; it must become a constant."""
+
+
+def mark(kind: int, position: int) -> msgpack.ExtType:
+    """Returns what stands in a template for the thing of this kind and position."""
+    return msgpack.ExtType(kind, msgpack.packb(position))
+
+
+def pack_template(positional: list[Any], keyword: dict[str, Any]) -> bytes:
+    """Returns the template of arguments in which marks stand for nodes and constants."""
+    packed: bytes = msgpack.packb([positional, keyword], use_bin_type=True)
+    return packed
+
+
+def mark_nodes(value: Any, refer: Callable[[DAGNode], Any]) -> Any:
+    """Returns a copy of plain data with each node in it replaced by ``refer(node)``.
+
+    Raises:
+        NotPlainError: If something in ``value`` is neither plain data nor a node.
+    """
+    if isinstance(value, DAGNode):
+        return refer(value)
+    if is_plain(value):
+        return value
+    if type(value) is list:
+        return [mark_nodes(item, refer) for item in value]
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {key: mark_nodes(item, refer) for key, item in value.items()}
+    raise NotPlainError(type(value).__name__)
+
+
+def unpack_template(
+    template: bytes, resolve: Callable[[int, int], Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Returns the arguments; ``resolve(kind, position)`` gives what the marks stand for."""
+
+    def replace(kind: int, position: bytes) -> Any:
+        return resolve(kind, msgpack.unpackb(position))
+
+    positional, keyword = msgpack.unpackb(template, ext_hook=replace, strict_map_key=False)
+    return positional, keyword
+
+
+def constant_positions(template: bytes) -> list[int]:
+    """Returns the positions of the constants that ``template`` takes."""
+    positions: list[int] = []
+
+    def note(kind: int, position: int) -> None:
+        if kind == CONSTANT:
+            positions.append(position)
+
+    unpack_template(template, note)
+    return positions

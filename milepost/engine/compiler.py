@@ -1,0 +1,317 @@
+"""From a user's DAG to a fragment, in one pass.
+
+The DAG is walked depth first without recursion, inputs before the nodes that take them, in the
+order of the arguments: that order numbers the nodes and their task ids. Functions, options,
+templates and constants are stored once, constants by identity. Literal arguments are captured here,
+when the workflow is submitted.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.dag import ClassMethodNode, ClassNode, DAGNode, FunctionNode, InputNode, MultiOutputNode
+from ray.dag.input_node import DAGInputData, InputAttributeNode
+
+from milepost.engine.arguments import (
+    CONSTANT,
+    REF,
+    VALUE,
+    NotPlainError,
+    mark,
+    mark_nodes,
+    pack_template,
+)
+from milepost.engine.functions import describe_function, name_task
+from milepost.engine.options import pack_options
+from milepost.engine.payloads import Sink, serialize, serialize_opaque
+from milepost.errors import (
+    InvalidGraphError,
+    NotSerializableError,
+    SignatureMismatchError,
+)
+from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
+from milepost.replay.payload import is_plain
+
+_UNDER_WAY = -1
+
+
+def compile_dag(
+    dag: object,
+    sink: Sink,
+    arguments: Sequence[Any] = (),
+    keywords: Mapping[str, Any] | None = None,
+) -> Fragment:
+    """Compiles the DAG whose root is ``dag``.
+
+    Args:
+        dag: A node made by ``f.bind(...)`` of a ``@ray.remote`` function.
+        sink: Takes the blobs (large constants and functions); they must be durable before the
+            fragment is.
+        arguments: What ``InputNode`` stands for, by position.
+        keywords: What ``InputNode`` stands for, by name.
+
+    Returns:
+        The graph, its root last.
+
+    Raises:
+        InvalidGraphError: If ``dag`` is not a task node, or a node in it cannot be a task.
+        SignatureMismatchError: If a function does not take the arguments bound to it.
+        NotSerializableError: If a function, an argument or an option cannot be pickled.
+        InvalidOptionError: If an option has a value that Milepost does not support.
+    """
+    _require_task_node(dag, "the workflow")
+    return _Compiler(sink, arguments, keywords or {}).compile(dag)
+
+
+def _require_task_node(node: object, where: str) -> None:
+    if isinstance(node, FunctionNode):
+        return
+    kinds = {
+        ClassNode: "an actor",
+        ClassMethodNode: "an actor method",
+        MultiOutputNode: "a MultiOutputNode",
+        InputNode: "an InputNode",
+    }
+    found = next((text for kind, text in kinds.items() if isinstance(node, kind)), None)
+    if isinstance(node, DAGNode):
+        raise InvalidGraphError(
+            f"{where} is {found or type(node).__name__}; only tasks made by f.bind(...) of a "
+            f"@ray.remote function can be durable"
+        )
+    raise InvalidGraphError(
+        f"{where} is a {type(node).__name__}, not a DAG; pass f.bind(...) of a @ray.remote function"
+    )
+
+
+class _UnseenNodesError(Exception):
+    """Nodes that Ray did not see at bind time, for instance put into a list afterwards."""
+
+    def __init__(self, node: DAGNode) -> None:
+        super().__init__(node)
+        self.node = node
+
+
+class _Compiler:
+    def __init__(self, sink: Sink, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+        self._sink = sink
+        self._input = _join_input(arguments, keywords)
+        self._numbers: dict[int, int] = {}
+        self._kept: list[object] = []  # keeps objects alive while their id() is a key
+        self._names: dict[str, int] = {}
+        self._functions: dict[bytes, int] = {}
+        self._function_rows: list[Function] = []
+        self._function_numbers: dict[int, int] = {}
+        self._options: dict[TaskOptions, int] = {}
+        self._option_numbers: dict[int, int] = {}
+        self._templates: dict[bytes, int] = {}
+        self._constants: list[Constant] = []
+        self._constant_positions: dict[int, int] = {}
+        self._signatures: dict[int, inspect.Signature] = {}
+        self._checked: set[tuple[int, int, tuple[str, ...]]] = set()
+        self._rows: list[tuple[int, int, int, int]] = []
+        self._counts: list[int] = []
+        self._inputs: list[int] = []
+
+    def compile(self, root: DAGNode) -> Fragment:
+        self._walk(root)
+        names, functions, options, templates = zip(*self._rows, strict=True)
+        return Fragment(
+            names=tuple(self._names),
+            functions=tuple(self._function_rows),
+            options=tuple(self._options),
+            templates=tuple(self._templates),
+            constants=tuple(self._constants),
+            node_names=names,
+            node_functions=functions,
+            node_options=options,
+            node_templates=templates,
+            input_counts=tuple(self._counts),
+            inputs=tuple(self._inputs),
+        )
+
+    # -- walking -----------------------------------------------------------------------------
+
+    def _walk(self, root: DAGNode) -> None:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            number = self._numbers.get(id(node))
+            if number is not None and number != _UNDER_WAY:
+                stack.pop()
+                continue
+            unseen = self._find_unseen(node, node._upstream_nodes)
+            if unseen:
+                self._numbers[id(node)] = _UNDER_WAY
+                stack.extend(reversed(unseen))
+                continue
+            try:
+                self._add(node)
+            except _UnseenNodesError as found:
+                self._numbers[id(node)] = _UNDER_WAY
+                stack.extend(self._find_unseen(node, [found.node]))
+                continue
+            stack.pop()
+
+    def _find_unseen(self, node: DAGNode, inputs: Sequence[DAGNode]) -> list[DAGNode]:
+        unseen = []
+        for each in inputs:
+            if isinstance(each, InputNode | InputAttributeNode):
+                continue
+            number = self._numbers.get(id(each))
+            if number is None:
+                _require_task_node(each, f"an argument of task {_name(node)}")
+                unseen.append(each)
+            elif number == _UNDER_WAY:
+                raise InvalidGraphError(f"task {_name(node)} depends on itself: not a DAG")
+        return unseen
+
+    def _add(self, node: FunctionNode) -> None:
+        """Appends the row of a node whose inputs all have theirs."""
+        positions: dict[int, int] = {}
+        template = self._build_template(node, positions)
+        function, options = node._body, node.get_options()
+        self._check_signature(function, node)
+        row = (
+            self._names.setdefault(name_task(function), len(self._names)),
+            self._number_function(function),
+            self._number_options(options, function),
+            self._templates.setdefault(template, len(self._templates)),
+        )
+        self._numbers[id(node)] = len(self._rows)
+        self._rows.append(row)
+        self._counts.append(len(positions))
+        self._inputs.extend(positions)
+
+    # -- tables ------------------------------------------------------------------------------
+
+    def _number_function(self, function: Any) -> int:
+        number = self._function_numbers.get(id(function))
+        if number is None:
+            row = describe_function(function, self._sink)
+            number = self._functions.setdefault(row.digest, len(self._functions))
+            if number == len(self._function_rows):
+                self._function_rows.append(row)
+            self._function_numbers[id(function)] = number
+        return number
+
+    def _number_options(self, options: dict[str, Any], function: Any) -> int:
+        number = self._option_numbers.get(id(options))
+        if number is None:
+            packed = pack_options(options, name_task(function), self._sink)
+            number = self._options.setdefault(packed, len(self._options))
+            self._option_numbers[id(options)] = number
+            self._kept.append(options)
+        return number
+
+    def _check_signature(self, function: Any, node: FunctionNode) -> None:
+        """Checks each shape of call once per function; binding costs more than all the rest."""
+        positional, keyword = node.get_args(), node.get_kwargs()
+        shape = (id(function), len(positional), tuple(keyword))
+        if shape in self._checked:
+            return
+        if id(function) not in self._signatures:
+            self._signatures[id(function)] = inspect.signature(function)
+        try:
+            self._signatures[id(function)].bind(*positional, **keyword)
+        except TypeError as error:
+            raise SignatureMismatchError(
+                f"task {name_task(function)} cannot be called as bound: {error}"
+            ) from None
+        self._checked.add(shape)
+
+    # -- arguments -----------------------------------------------------------------------------
+
+    def _build_template(self, node: FunctionNode, positions: dict[int, int]) -> bytes:
+        def encode(where: object, value: Any) -> Any:
+            try:
+                return self._encode_argument(value, positions)
+            except NotSerializableError as error:
+                raise NotSerializableError(
+                    f"argument {where!r} of task {_name(node)}: {error}"
+                ) from error
+
+        positional = [encode(at, value) for at, value in enumerate(node.get_args())]
+        keyword = {name: encode(name, value) for name, value in node.get_kwargs().items()}
+        return pack_template(positional, keyword)
+
+    def _encode_argument(self, value: Any, positions: dict[int, int]) -> Any:
+        if isinstance(value, FunctionNode):
+            return mark(VALUE, self._take_input(value, positions))
+        if isinstance(value, InputNode | InputAttributeNode):
+            value = self._read_input(value)
+        if is_plain(value):
+            return value
+        try:
+            return mark_nodes(value, lambda node: self._mark_nested(node, positions))
+        except (NotPlainError, RecursionError):
+            return mark(CONSTANT, self._number_constant(value, positions))
+
+    def _mark_nested(self, node: DAGNode, positions: dict[int, int]) -> Any:
+        if isinstance(node, InputNode | InputAttributeNode):
+            value = self._read_input(node)
+            if is_plain(value):
+                return value
+            raise NotPlainError(type(value).__name__)
+        return mark(REF, self._take_input(node, positions))
+
+    def _take_input(self, node: DAGNode, positions: dict[int, int]) -> int:
+        return positions.setdefault(self._number_of(node), len(positions))
+
+    def _number_of(self, node: DAGNode) -> int:
+        number = self._numbers.get(id(node))
+        if number is None or number == _UNDER_WAY:
+            raise _UnseenNodesError(node)
+        return number
+
+    def _number_constant(self, value: Any, positions: dict[int, int]) -> int:
+        position = self._constant_positions.get(id(value))
+        if position is None:
+            constant = self._make_constant(value)
+            position = len(self._constants)
+            self._constants.append(constant)
+            self._constant_positions[id(value)] = position
+            self._kept.append(value)
+        for number in self._constants[position].nodes:
+            positions.setdefault(number, len(positions))
+        return position
+
+    def _make_constant(self, value: Any) -> Constant:
+        if isinstance(value, ray.ObjectRef):
+            return Constant(payload=serialize(ray.get(value), self._sink))
+        nodes: dict[int, int] = {}
+
+        def number(node: DAGNode) -> object:
+            if isinstance(node, InputNode | InputAttributeNode):
+                raise InvalidGraphError("an InputNode inside an object; pass it as an argument")
+            return nodes.setdefault(self._number_of(node), len(nodes))
+
+        payload = serialize_opaque(value, self._sink, number)
+        return Constant(payload=payload, nodes=tuple(nodes))
+
+    def _read_input(self, node: DAGNode) -> Any:
+        whole = self._input
+        if isinstance(node, InputNode):
+            return whole
+        key, by_item = node._key, node._accessor_method == "__getitem__"
+        try:
+            return whole[key] if by_item else getattr(whole, key)
+        except (KeyError, IndexError, AttributeError, TypeError) as error:
+            raise InvalidGraphError(
+                f"the workflow takes input {key!r}, which run() was not given "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+
+def _join_input(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """A single positional argument is the input itself, as with Ray's own DAGs."""
+    if len(arguments) == 1 and not keywords:
+        return arguments[0]
+    return DAGInputData(*arguments, **keywords)
+
+
+def _name(node: DAGNode) -> str:
+    return name_task(node._body) if isinstance(node, FunctionNode) else str(node)

@@ -1,0 +1,364 @@
+"""The actor that owns workflows: folds, decides, writes journals, sends slices, answers callers.
+
+A pool of these shares the work; which one a workflow belongs to follows from its id alone. Storage
+and folding happen in threads, so that the event loop never waits. A dispatcher that is restarted
+knows nothing: its manager tells it what it owned, and it goes on with it under a new epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+import ray
+
+from milepost.engine.host import WorkflowHost
+from milepost.engine.ledger import StoredStatus, list_statuses, load_state, own_state, read_status
+from milepost.engine.messages import Submission
+from milepost.engine.outputs import SealedOutput, describe_failure
+from milepost.engine.workers import RayWorkers
+from milepost.errors import (
+    LostOwnershipError,
+    MilepostError,
+    OutputNotAvailableError,
+    TaskNotFoundError,
+    WorkflowActiveError,
+    WorkflowCancellationError,
+    WorkflowNotFoundError,
+    WorkflowNotResumableError,
+)
+from milepost.journal import JournalWriter, open_store, put_blob
+from milepost.replay.events import WorkflowCreated
+from milepost.replay.payload import Encoding, Payload, inline, pack_plain, unpack_plain
+from milepost.replay.state import FINAL, State, Status
+
+_log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+THREADS = 16
+"""Journals flushed side by side; local disks batch the syncs of about this many."""
+
+RECENT_MAX = 256
+RECENT_TASKS_MAX = 200_000
+"""So many ended workflows, of so many tasks together, are kept for callers yet to come."""
+
+
+class Dispatcher:
+    """One of the pool; see the module."""
+
+    def __init__(self, storage: str, cluster_id: str, index: int, manager: Any) -> None:
+        self._storage = storage
+        self._store = open_store(storage, create=False)
+        self._owner = f"{cluster_id}/{index}"
+        self._index = index
+        self._manager = manager
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="milepost-storage")
+        self._workers = RayWorkers(self._store, storage, int(ray.cluster_resources().get("CPU", 1)))
+        self._hosts: dict[str, WorkflowHost] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._recent: OrderedDict[str, State] = OrderedDict()
+
+    def _lock(self, workflow_id: str) -> asyncio.Lock:
+        """Returns the lock under which a workflow changes hands; it lives while it is in use."""
+        return self._locks.setdefault(workflow_id, asyncio.Lock())
+
+    # -- starting and resuming -----------------------------------------------------------------
+
+    async def create(self, submission: Submission) -> str:
+        """Starts a workflow, or goes on with the stored one of this id.
+
+        Returns:
+            "created", "resumed" or "stored" (it has ended: there is nothing to do); the last two
+            with " differs" behind it if the submitted graph is another one.
+
+        Raises:
+            WorkflowActiveError: If it is already running or pending.
+            WorkflowNotResumableError: If the stored one is canceled.
+            LostOwnershipError: If another cluster takes it over at the same time.
+            StorageUnavailableError: If the storage fails.
+        """
+        async with self._lock(submission.workflow_id):
+            host = self._hosts.get(submission.workflow_id)
+            if host is not None and _nonce(host.state) == submission.nonce:
+                return "created"  # the same message, sent again by Ray
+            stored = await self._find_stored(submission.workflow_id)
+            if stored is None:
+                return await self._create(submission)
+            state = await self._in_thread(load_state, self._store, submission.workflow_id)
+            again = _nonce(state) == submission.nonce
+            verdict = await self._go_on(submission.workflow_id, "run" if not again else "resume")
+            if again:
+                return "created"
+            return verdict + ("" if _is_same(state, submission) else " differs")
+
+    async def _find_stored(self, workflow_id: str) -> StoredStatus | None:
+        try:
+            return await self._in_thread(read_status, self._store, workflow_id)
+        except WorkflowNotFoundError:
+            return None
+
+    async def _create(self, submission: Submission) -> str:
+        workflow_id = submission.workflow_id
+        state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
+        if state.next_seq:
+            self._threads.submit(writer.close)
+            raise WorkflowActiveError(workflow_id, "run")
+        await self._in_thread(self._put_blobs, submission)
+        host = self._make_host(state, writer)
+        await self._start(workflow_id, host, host.create(_make_event(submission), self._owner))
+        return "created"
+
+    def _put_blobs(self, submission: Submission) -> None:
+        for content in submission.blobs.values():
+            put_blob(self._store, submission.workflow_id, [content])
+
+    async def resume(self, workflow_id: str) -> str:
+        """Goes on with a stored workflow.
+
+        Returns:
+            "resumed", or "stored" if it has ended successfully.
+
+        Raises:
+            WorkflowActiveError: If it is already running or pending.
+            WorkflowNotResumableError: If it is unknown or canceled.
+            LostOwnershipError: If another cluster takes it over at the same time.
+            CorruptJournalError: If its journal is damaged.
+            StorageUnavailableError: If the storage fails.
+        """
+        async with self._lock(workflow_id):
+            return await self._go_on(workflow_id, "resume")
+
+    async def _go_on(self, workflow_id: str, operation: str) -> str:
+        host = self._hosts.get(workflow_id)
+        if host is not None:
+            if host.announced is not Status.FAILED and host.announced not in FINAL:
+                raise WorkflowActiveError(workflow_id, operation)
+            if host.announced is Status.FAILED and await host.resume(operation):
+                return "resumed"
+        stored = await self._find_stored(workflow_id)
+        if stored is None:
+            raise WorkflowNotResumableError(workflow_id, f"it is not in {self._storage}")
+        if stored.status is Status.CANCELED:
+            raise WorkflowNotResumableError(workflow_id, "it was canceled")
+        if stored.status is Status.SUCCESSFUL:
+            return "stored"
+        await self._take_over(workflow_id, operation)
+        return "resumed"
+
+    async def _take_over(self, workflow_id: str, reason: str) -> None:
+        self._recent.pop(workflow_id, None)
+        state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
+        if state.status in FINAL:
+            self._threads.submit(writer.close)
+            return
+        host = self._make_host(state, writer)
+        await self._start(workflow_id, host, host.take_over(self._owner, reason))
+
+    async def adopt(self, workflow_ids: Sequence[str]) -> None:
+        """Goes on with workflows that this dispatcher owned before it was restarted."""
+        for workflow_id in workflow_ids:
+            try:
+                async with self._lock(workflow_id):
+                    if workflow_id not in self._hosts and await self._is_orphan(workflow_id):
+                        await self._take_over(workflow_id, "dispatcher restarted")
+            except MilepostError as error:
+                _log.error("workflow %s cannot go on: %s", workflow_id, error)
+
+    async def _is_orphan(self, workflow_id: str) -> bool:
+        """Tells whether the stored workflow was ours and has not ended."""
+        stored = await self._find_stored(workflow_id)
+        if stored is None or stored.owner != self._owner:
+            return False
+        return stored.status in (Status.RUNNING, Status.PENDING)
+
+    # -- hosts -------------------------------------------------------------------------------
+
+    def _make_host(self, state: State, writer: JournalWriter) -> WorkflowHost:
+        return WorkflowHost(
+            state, writer, self._workers, self._threads, _now_us, on_end=self._forget
+        )
+
+    async def _start(self, workflow_id: str, host: WorkflowHost, start: Awaitable[None]) -> None:
+        self._hosts[workflow_id] = host
+        self._manager.note_started.remote(self._index, workflow_id)
+        await start
+
+    def _forget(self, host: WorkflowHost) -> None:
+        workflow_id = host.state.workflow_id
+        if self._hosts.get(workflow_id) is host:
+            del self._hosts[workflow_id]
+        if isinstance(host.stopped, LostOwnershipError):
+            _log.warning("%s", host.stopped)
+        elif host.stopped is not None:
+            _log.error("workflow %s stopped: %s", workflow_id, host.stopped)
+        else:
+            self._keep_recent(host.state)
+        self._manager.note_ended.remote(self._index, workflow_id)
+
+    def _keep_recent(self, state: State) -> None:
+        self._recent[state.workflow_id] = state
+        total = sum(len(each.tasks) for each in self._recent.values())
+        while total > RECENT_TASKS_MAX or len(self._recent) > RECENT_MAX:
+            _, dropped = self._recent.popitem(last=False)
+            total -= len(dropped.tasks)
+
+    async def refuse(self, error: MilepostError) -> None:
+        """Raises ``error``: gives its caller a ref that fails with it."""
+        raise error
+
+    # -- answers -----------------------------------------------------------------------------
+
+    async def live(self) -> dict[str, str]:
+        """Returns the workflows hosted here that have not ended, with their durable status."""
+        return {
+            workflow_id: host.announced.value
+            for workflow_id, host in self._hosts.items()
+            if host.announced is not None
+        }
+
+    async def watch(self) -> None:
+        """Never returns: who waits for it learns when this process dies."""
+        await asyncio.Event().wait()
+
+    async def status(self, workflow_id: str) -> str:
+        """Returns the status of a workflow.
+
+        Raises:
+            WorkflowNotFoundError: If there is none of this id.
+            CorruptJournalError: If its journal is damaged.
+            StorageUnavailableError: If the storage fails.
+        """
+        host = self._hosts.get(workflow_id)
+        if host is not None and host.announced is None:
+            await host.sync()
+        if host is not None and host.announced is not None:
+            return host.announced.value
+        stored = await self._in_thread(read_status, self._store, workflow_id)
+        return see_from_outside(stored.status).value
+
+    async def stored_statuses(self) -> dict[str, str]:
+        """Returns the status of every workflow in the storage, as seen by a non-owner."""
+        stored = await self._in_thread(list_statuses, self._store)
+        return {each: see_from_outside(found.status).value for each, found in stored.items()}
+
+    async def output(self, workflow_id: str, task_id: str | None = None) -> SealedOutput:
+        """Returns the result of a workflow or of one of its tasks; waits while it runs.
+
+        Raises:
+            WorkflowNotFoundError: If there is no such workflow.
+            TaskNotFoundError: If the workflow has ended without such a task.
+            WorkflowExecutionError: If it failed.
+            WorkflowCancellationError: If it was canceled.
+            OutputNotAvailableError: If nobody in this cluster is working on it.
+            LostOwnershipError: If another cluster took the workflow over.
+            CorruptJournalError: If its journal is damaged.
+            StorageUnavailableError: If the storage fails.
+        """
+        async with self._lock(workflow_id):
+            host = self._hosts.get(workflow_id)
+            if host is None and await self._is_orphan_unless_recent(workflow_id):
+                await self._take_over(workflow_id, "dispatcher restarted")
+                host = self._hosts.get(workflow_id)
+        if host is not None:
+            payload = await self._await_output(host, task_id)
+        else:
+            payload = self._pick_output(await self._recall(workflow_id), task_id)
+        return SealedOutput(self._storage, workflow_id, payload)
+
+    async def _is_orphan_unless_recent(self, workflow_id: str) -> bool:
+        return workflow_id not in self._recent and await self._is_orphan(workflow_id)
+
+    async def _recall(self, workflow_id: str) -> State:
+        state = self._recent.get(workflow_id)
+        if state is None:
+            state = await self._in_thread(load_state, self._store, workflow_id)
+        return state
+
+    async def _await_output(self, host: WorkflowHost, task_id: str | None) -> Payload:
+        while True:
+            payload = _find_output(host.state, task_id)
+            if payload is not None:
+                await host.sync()
+                return payload
+            if host.stopped is not None:
+                raise host.stopped
+            if host.ended or (host.announced is Status.FAILED and not _may_come(host, task_id)):
+                return self._pick_output(host.state, task_id)
+            await host.change()
+
+    def _pick_output(self, state: State, task_id: str | None) -> Payload:
+        """Returns the output of a workflow that is not running, or raises why there is none."""
+        payload = _find_output(state, task_id)
+        if payload is not None and state.status is not Status.CANCELED:
+            return payload
+        task = state.graph.find(task_id) if task_id is not None else None
+        if task_id is not None and task is None:
+            raise TaskNotFoundError(state.workflow_id, task_id)
+        if state.status is Status.CANCELED:
+            raise WorkflowCancellationError(state.workflow_id)
+        if state.status is Status.FAILED:
+            culprit = task if task in state.failed else next(iter(state.failed))
+            raise describe_failure(self._storage, state, culprit)
+        status = see_from_outside(state.status or Status.RUNNING)
+        raise OutputNotAvailableError(state.workflow_id, status.value, task_id)
+
+    async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, function, *arguments)
+
+
+def see_from_outside(status: Status) -> Status:
+    """Returns how a stored status looks to somebody who knows that nobody here owns it."""
+    return Status.RESUMABLE if status in (Status.RUNNING, Status.PENDING) else status
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _find_output(state: State, task_id: str | None) -> Payload | None:
+    if task_id is None:
+        return state.result
+    task = state.graph.find(task_id)
+    return None if task is None else state.results[task]
+
+
+def _may_come(host: WorkflowHost, task_id: str | None) -> bool:
+    """Tells whether a task of a failed workflow is still running and may yet commit."""
+    task = None if task_id is None else host.state.graph.find(task_id)
+    return any(task in slice_.outstanding for slice_ in host.state.slices.values())
+
+
+def _make_event(submission: Submission) -> WorkflowCreated:
+    environment = pack_plain({**submission.environment, "submission": submission.nonce})
+    assert environment is not None, submission.workflow_id
+    return WorkflowCreated(
+        workflow_id=submission.workflow_id,
+        at_us=_now_us(),
+        fragment=submission.fragment,
+        metadata=submission.metadata,
+        environment=inline(Encoding.PLAIN.value, environment),
+        durability=submission.durability,
+        versions=submission.versions,
+    )
+
+
+def _nonce(state: State) -> object:
+    if state.environment is None:
+        return None
+    environment: Any = unpack_plain(state.environment.data)
+    return environment.get("submission")
+
+
+def _is_same(state: State, submission: Submission) -> bool:
+    """Compares the shape of the graphs: the tasks' names, in order."""
+    fragment, graph = submission.fragment, state.graph
+    names = [fragment.names[at] for at in fragment.node_names]
+    first = [graph.names[graph.node_names[node]] for node in range(state.root + 1)]
+    return names == first

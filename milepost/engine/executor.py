@@ -1,0 +1,222 @@
+"""Runs a slice inside a Ray task, in a worker process with the user's own Ray options.
+
+Tasks run one after the other on the main thread. What has finished is reported at least every
+``REPORT_INTERVAL_S``, between tasks. A large value is written to its blob here, by the worker that
+has it, before it is reported, and follows its report as a Ray object of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import ray
+from ray.dag import DAGNode
+
+from milepost.engine.arguments import CONSTANT, REF, unpack_template
+from milepost.engine.compiler import compile_dag
+from milepost.engine.context import TaskContext, current_task
+from milepost.engine.functions import load_function
+from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
+from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize, serialize, serialize_opaque
+from milepost.errors import MilepostError, StorageUnavailableError
+from milepost.journal import Store, map_blob, open_store, put_blob
+from milepost.replay.events import TaskError
+from milepost.replay.fragment import Constant
+from milepost.replay.inputs import Continued, Raised
+from milepost.replay.payload import Payload
+
+REPORT_INTERVAL_S = 0.05
+TEXT_CHARS_MAX = 20_000
+"""Of an error's message and traceback; the whole exception is kept beside them."""
+
+
+def run_slice(order: SliceOrder, refs: list[ray.ObjectRef], *objects: Any) -> Iterator[Any]:
+    """Runs the tasks of ``order``; the body of the Ray task.
+
+    Args:
+        order: What to run.
+        refs: Refs to the inputs that are Ray objects, as ``order.refs`` numbers them.
+        objects: The values of ``refs``, fetched by Ray before the task starts.
+
+    Yields:
+        A :class:`WorkerReport`, then the Ray objects it announces; again until one is the last.
+    """
+    yield from _SliceRun(order, refs, objects).report()
+
+
+@cache
+def _open(uri: str) -> Store:
+    return open_store(uri, create=False)
+
+
+@cache
+def _describe_worker() -> str:
+    return f"{ray.get_runtime_context().get_node_id()[:12]}:{os.getpid()}"
+
+
+class _SliceRun:
+    """One slice being run. Also the source of stored values for its tasks."""
+
+    def __init__(
+        self, order: SliceOrder, refs: list[ray.ObjectRef], objects: Sequence[Any]
+    ) -> None:
+        self._order = order
+        self._refs = refs
+        self._fresh = dict(enumerate(objects))
+        self._made_refs: dict[int, ray.ObjectRef] = {}
+        self._large: list[Any] = []
+        self._report = WorkerReport(node=_describe_worker())
+
+    def report(self) -> Iterator[Any]:
+        due = time.monotonic() + REPORT_INTERVAL_S
+        for task in self._order.tasks:
+            self._attempt(task)
+            if time.monotonic() >= due and task is not self._order.tasks[-1]:
+                yield from self._deliver()
+                due = time.monotonic() + REPORT_INTERVAL_S
+        self._report.last = True
+        yield from self._deliver()
+
+    def _deliver(self) -> Iterator[Any]:
+        report, large = self._report, self._large
+        self._report, self._large = WorkerReport(node=report.node), []
+        yield report
+        yield from large
+
+    # -- one attempt -------------------------------------------------------------------------
+
+    def _attempt(self, task: SliceTask) -> None:
+        started_us = time.time_ns() // 1000
+        clock = time.perf_counter_ns()
+        try:
+            result = self._call(task)
+            if isinstance(result, DAGNode):
+                fragment = compile_dag(result, self._put_blob)
+                spent_us = (time.perf_counter_ns() - clock) // 1000
+                self._report.continued.append(
+                    Continued(
+                        task=task.task,
+                        attempt=task.attempt,
+                        fragment=fragment,
+                        started_us=started_us,
+                        duration_us=spent_us,
+                    )
+                )
+                return
+            payload = serialize(result, self._put_blob)
+        except (Exception, SystemExit) as error:  # whatever user code raises is its outcome
+            self._report.raised.append(self._describe_failure(task, error))
+            return
+        spent_us = (time.perf_counter_ns() - clock) // 1000
+        self._add_result(task, payload, result, started_us, spent_us)
+
+    def _add_result(
+        self, task: SliceTask, payload: Payload, result: Any, started_us: int, spent_us: int
+    ) -> None:
+        report = self._report
+        report.tasks.append(task.task)
+        report.attempts.append(task.attempt)
+        report.payloads.append(payload)
+        report.started_us.append(started_us)
+        report.durations_us.append(spent_us)
+        if payload.size > INLINE_BYTES_MAX:
+            report.objects.append(task.task)
+            self._large.append(result)
+
+    def _call(self, task: SliceTask) -> Any:
+        function = load_function(self._order.functions[task.function], self)
+        positional, keyword = unpack_template(
+            task.template, lambda kind, position: self._resolve(task, kind, position)
+        )
+        context = TaskContext(
+            workflow_id=self._order.workflow_id, task_id=task.task_id, attempt=task.attempt
+        )
+        token = current_task.set(context)
+        try:
+            return function(*positional, **keyword)
+        finally:
+            current_task.reset(token)
+
+    def _describe_failure(self, task: SliceTask, error: BaseException) -> Raised:
+        frames = error.__traceback__
+        for _ in range(2):  # the two frames of this module above the user's function
+            frames = frames.tb_next if frames and frames.tb_next else frames
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        try:
+            exception = serialize_opaque(error, self._put_blob)
+        except MilepostError:
+            exception = None  # type, message and traceback must do
+        return Raised(
+            task=task.task,
+            attempt=task.attempt,
+            error=TaskError(
+                kind="exception",
+                type=f"{type(error).__module__}.{type(error).__qualname__}",
+                message=str(error)[:TEXT_CHARS_MAX],
+                traceback=text[-TEXT_CHARS_MAX:],
+                exception=exception,
+            ),
+            retryable=self._is_retryable(error),
+        )
+
+    def _is_retryable(self, error: BaseException) -> bool:
+        if isinstance(error, StorageUnavailableError):
+            return True
+        policy = deserialize(self._order.retry_errors, self)
+        return isinstance(error, policy) if isinstance(policy, tuple) else bool(policy)
+
+    # -- where arguments come from -------------------------------------------------------------
+
+    def _resolve(self, task: SliceTask, kind: int, position: int) -> Any:
+        if kind == CONSTANT:
+            constant = self._order.constants[task.first_constant + position]
+            return deserialize(constant.payload, _ConstantSource(self, constant))
+        node = task.inputs[position]
+        return self.make_ref(node) if kind == REF else self._read_value(node)
+
+    def _read_value(self, node: int) -> Any:
+        """Returns a value that no other task of the slice shares."""
+        if node not in self._order.refs:
+            return deserialize(self._order.values[node], self)
+        at = self._order.refs[node]
+        return self._fresh.pop(at) if at in self._fresh else ray.get(self._refs[at])
+
+    def make_ref(self, node: int) -> ray.ObjectRef:
+        """Returns a ref to the value of ``node``; the same one for all tasks of the slice."""
+        if node in self._order.refs:
+            return self._refs[self._order.refs[node]]
+        if node not in self._made_refs:
+            self._made_refs[node] = ray.put(self._read_value(node))
+        return self._made_refs[node]
+
+    def read_blob(self, payload: Payload) -> memoryview:
+        """Returns the content of a blob of this workflow."""
+        store = _open(self._order.storage)
+        return map_blob(store, self._order.workflow_id, payload.digest.hex())
+
+    def refer(self, position: int) -> ray.ObjectRef:
+        """Only constants hold references to nodes."""
+        raise ValueError(f"a stored value refers to node {position} without being a constant")
+
+    def _put_blob(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
+        digest, size = put_blob(_open(self._order.storage), self._order.workflow_id, parts)
+        return bytes.fromhex(digest), size
+
+
+class _ConstantSource:
+    """Reads a constant: like its slice, and knows the nodes inside the constant."""
+
+    def __init__(self, run: _SliceRun, constant: Constant) -> None:
+        self._run = run
+        self._constant = constant
+
+    def read_blob(self, payload: Payload) -> memoryview:
+        return self._run.read_blob(payload)
+
+    def refer(self, position: int) -> ray.ObjectRef:
+        return self._run.make_ref(self._constant.nodes[position])

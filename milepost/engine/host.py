@@ -1,0 +1,328 @@
+"""Hosts one workflow: feeds the pure core, makes its events durable, performs its effects.
+
+The one rule: events are applied and queued at once; an effect that demands it is performed only
+when every event before it is durable; nobody is told anything that is not durable. Storage is only
+touched in threads, one flush at a time, and a flush takes everything queued meanwhile with it
+(group commit). This module knows neither Ray nor the clock: both are handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, Protocol
+
+from milepost.engine.costs import CostTable
+from milepost.engine.messages import WorkerReport
+from milepost.engine.objects import ObjectTable
+from milepost.errors import EngineUnavailableError, MilepostError
+from milepost.journal import JournalWriter
+from milepost.replay.codec import encode
+from milepost.replay.decide import Decision, Effect, Finish, RunSlice, decide
+from milepost.replay.events import Event, TasksScheduled, WorkflowCreated
+from milepost.replay.fold import apply
+from milepost.replay.inputs import (
+    Input,
+    OwnershipGained,
+    ResumeAsked,
+    SliceLost,
+    SliceReported,
+    WorkWanted,
+)
+from milepost.replay.state import FINAL, State, Status
+
+_log = logging.getLogger(__name__)
+
+SLICE_US = 15_000
+"""Work per slice: a Ray call costs 1 to 3 ms, so a tenth of this or less is overhead."""
+
+LAZY_FLUSH_S = 0.05
+"""How long a record of scheduling alone may wait for company before it is written."""
+
+
+class SliceLostError(Exception):
+    """The worker of a slice died or never came to be."""
+
+
+class Workers(Protocol):
+    """Who runs slices."""
+
+    @property
+    def slices_max(self) -> int:
+        """How many slices of one scheduling class to have under way at once."""
+
+    def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
+        """Runs a slice; yields its reports, the last one marked so.
+
+        Raises:
+            SliceLostError: If the worker died.
+        """
+
+
+Delivery = tuple[WorkerReport, dict[int, Any]]
+"""A report, and the Ray objects of its large values by task."""
+
+
+class WorkflowHost:
+    """The present owner's side of one workflow.
+
+    Attributes:
+        state: The state after all events so far, durable or not.
+        announced: The newest status that is durable, None at first.
+        stopped: Why the host gave up (storage or ownership lost), None while it has not.
+        objects: Large values that are alive as Ray objects.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        writer: JournalWriter,
+        workers: Workers,
+        threads: Executor,
+        now_us: Callable[[], int],
+        on_end: Callable[[WorkflowHost], None],
+    ) -> None:
+        self.state = state
+        self.announced: Status | None = None
+        self.stopped: MilepostError | None = None
+        self.objects = ObjectTable()
+        self._writer = writer
+        self._workers = workers
+        self._threads = threads
+        self._now_us = now_us
+        self._on_end = on_end
+        self._costs = CostTable()
+        self._queued: list[Event] = []
+        self._deferred: list[tuple[int, Effect]] = []
+        self._durable_seq = state.next_seq
+        self._wake = asyncio.Event()
+        self._lazy_wake: asyncio.TimerHandle | None = None
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._watchers: list[asyncio.Future[None]] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    # -- what others ask ---------------------------------------------------------------------
+
+    async def create(self, created: WorkflowCreated, owner: str) -> None:
+        """Starts a new workflow; returns when its creation is durable.
+
+        Raises:
+            LostOwnershipError: If another owner took over.
+            StorageUnavailableError: If the journal cannot be written.
+        """
+        self._act(Decision(append=(created,)))
+        await self.take_over(owner, "created")
+
+    async def take_over(self, owner: str, reason: str) -> None:
+        """Goes on with the workflow under this owner; returns when that is durable.
+
+        Raises:
+            LostOwnershipError: If another owner took over.
+            StorageUnavailableError: If the journal cannot be written.
+        """
+        self._flusher = asyncio.create_task(self._flush_forever())
+        self._feed(
+            OwnershipGained(
+                epoch=self._writer.epoch, owner=owner, reason=reason, at_us=self._now_us()
+            )
+        )
+        await self.sync()  # so that no task starts for an owner that another has overtaken
+        self.announced = self.announced or self.state.status
+        self._feed_work()
+
+    async def resume(self, who: str) -> bool:
+        """Goes on with a failed workflow that this host still has; returns when durable.
+
+        Returns:
+            False if it was too late for that: the host has ended.
+
+        Raises:
+            LostOwnershipError: If another owner took over.
+            StorageUnavailableError: If the journal cannot be written.
+        """
+        await self.sync()  # the failure is told before the resume
+        if self.ended:
+            return False
+        self._feed(ResumeAsked(who=who, at_us=self._now_us()))
+        self.announced = None
+        await self.sync()
+        self.announced = self.announced or self.state.status
+        self._feed_work()
+        return True
+
+    async def sync(self) -> None:
+        """Returns when all events so far are durable.
+
+        Raises:
+            LostOwnershipError: If another owner took over.
+            StorageUnavailableError: If the journal cannot be written.
+        """
+        seq = self.state.next_seq
+        self._wake.set()
+        while self._durable_seq < seq:
+            if self.stopped is not None:
+                raise self.stopped
+            await self.change()
+
+    def change(self) -> asyncio.Future[None]:
+        """Returns a future that is done after the next flush, or when the host stops."""
+        watcher = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        return watcher
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen here."""
+        if self.stopped is not None:
+            return True
+        over = self.announced in FINAL or self.announced is Status.FAILED
+        return over and not self._running and not self._queued
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def _feed(self, happened: Input) -> None:
+        self._act(decide(self.state, happened))
+
+    def _feed_work(self) -> None:
+        self._feed(
+            WorkWanted(
+                slices_max=self._workers.slices_max,
+                slice_us=SLICE_US,
+                costs_us=self._costs.mean_us,
+                at_us=self._now_us(),
+            )
+        )
+
+    def _act(self, decision: Decision) -> None:
+        """Applies and queues the events, then performs the effects that need not wait."""
+        for event in decision.append:
+            apply(self.state, event)
+        self._queued.extend(decision.append)
+        for effect in decision.effects:
+            if effect.sync_first:
+                self._deferred.append((self.state.next_seq, effect))
+            else:
+                self._perform(effect)
+        self._schedule_flush(decision.append)
+
+    def _schedule_flush(self, events: Sequence[Event]) -> None:
+        """What only records a schedule may wait a little for the results it leads to."""
+        if self._deferred or any(not isinstance(event, TasksScheduled) for event in events):
+            self._wake.set()
+        elif events and self._lazy_wake is None:
+            loop = asyncio.get_running_loop()
+            self._lazy_wake = loop.call_later(LAZY_FLUSH_S, self._wake.set)
+
+    async def _flush_forever(self) -> None:
+        while not self.ended:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._lazy_wake is not None:
+                self._lazy_wake.cancel()
+                self._lazy_wake = None
+            try:
+                await self._flush()
+            except Exception as error:  # a host that cannot go on must say so, whatever it is
+                self._stop(error)
+        self._end()
+
+    async def _flush(self) -> None:
+        events, self._queued = self._queued, []
+        if events:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, self._write, events)
+            self._durable_seq += len(events)
+        self._release()
+        self._notify()
+
+    def _write(self, events: list[Event]) -> None:
+        self._writer.flush([encode(event) for event in events])
+
+    def _release(self) -> None:
+        """Performs the effects whose events have become durable."""
+        ready = [effect for seq, effect in self._deferred if seq <= self._durable_seq]
+        self._deferred = [entry for entry in self._deferred if entry[0] > self._durable_seq]
+        for effect in ready:
+            self._perform(effect)
+
+    def _notify(self) -> None:
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    # -- effects -----------------------------------------------------------------------------
+
+    def _perform(self, effect: Effect) -> None:
+        if self.stopped is not None:
+            return
+        if isinstance(effect, Finish):
+            self.announced = effect.status
+        else:
+            self._running[effect.slice] = asyncio.create_task(self._run_slice(effect))
+
+    async def _run_slice(self, slice_: RunSlice) -> None:
+        try:
+            reason = await self._follow_slice(slice_)
+            del self._running[slice_.slice]
+            if reason:
+                self.objects.forget_inputs(self.state, slice_.tasks)
+                self._feed(SliceLost(slice=slice_.slice, reason=reason, at_us=self._now_us()))
+            self._feed_work()
+        except Exception as error:  # a host that cannot go on must say so, whatever it is
+            self._stop(error)
+        self._wake.set()
+
+    async def _follow_slice(self, slice_: RunSlice) -> str:
+        """Takes the reports of a slice; returns why it was lost, or nothing."""
+        last = False
+        try:
+            async for report, objects in self._workers.run(self, slice_):
+                last = report.last
+                self._take_report(slice_.slice, report, objects)
+        except SliceLostError as error:
+            return str(error) or "its worker died"
+        return "" if last else "its worker stopped without a last report"
+
+    def _take_report(self, number: int, report: WorkerReport, objects: dict[int, Any]) -> None:
+        self._costs.add(self.state, report)
+        self._feed(
+            SliceReported(
+                slice=number,
+                tasks=tuple(report.tasks),
+                attempts=tuple(report.attempts),
+                payloads=tuple(report.payloads),
+                started_us=tuple(report.started_us),
+                durations_us=tuple(report.durations_us),
+                raised=tuple(report.raised),
+                continued=tuple(report.continued),
+                node=report.node,
+                at_us=self._now_us(),
+            )
+        )
+        done = [*report.tasks, *(continued.task for continued in report.continued)]
+        self.objects.take(self.state, done, objects)
+        self._feed_work()
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _stop(self, error: Exception) -> None:
+        """Gives up: ownership or storage is lost. What is durable stays; nothing more is told."""
+        if not isinstance(error, MilepostError):
+            _log.error("workflow %s stopped", self.state.workflow_id, exc_info=error)
+            error = EngineUnavailableError(
+                f"workflow {self.state.workflow_id!r} stopped on an internal error "
+                f"({type(error).__name__}: {error}); resume it, and report this with the log"
+            )
+        self.stopped = self.stopped or error
+        self._deferred.clear()
+        for task in self._running.values():
+            task.cancel()
+        self._wake.set()
+
+    def _end(self) -> None:
+        self._notify()
+        self._threads.submit(self._writer.close)
+        self._on_end(self)

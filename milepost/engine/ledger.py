@@ -1,0 +1,112 @@
+"""What a dispatcher reads from journals: stored states, and the newest status without the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milepost.errors import CorruptJournalError, IllegalEventError, MilepostError
+from milepost.journal import (
+    Frame,
+    JournalWriter,
+    Store,
+    list_workflows,
+    read_journal,
+    read_newest_frames,
+    take_ownership,
+)
+from milepost.replay.codec import EventFormatError, decode_all
+from milepost.replay.events import OwnershipTaken, StatusChanged
+from milepost.replay.fold import apply
+from milepost.replay.state import State, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredStatus:
+    """The newest status in a journal.
+
+    Attributes:
+        status: As stored; RUNNING may mean that its owner is gone.
+        owner: Who wrote the newest segment.
+    """
+
+    status: Status
+    owner: str
+
+
+def load_state(store: Store, workflow_id: str) -> State:
+    """Folds a whole journal without owning it.
+
+    Raises:
+        WorkflowNotFoundError: If there is none.
+        CorruptJournalError: If it is damaged, or says something that cannot be.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+        StorageUnavailableError: If it cannot be read now.
+    """
+    state = State()
+    for frame in read_journal(store, workflow_id):
+        _fold_frame(state, frame)
+    return state
+
+
+def own_state(store: Store, workflow_id: str, owner: str) -> tuple[State, JournalWriter]:
+    """Takes the workflow over and folds its journal, which may be empty.
+
+    Raises:
+        LostOwnershipError: If somebody else takes it over at the same time.
+        CorruptJournalError: If the journal is damaged, or says something that cannot be.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+        StorageUnavailableError: If the storage fails.
+    """
+    state = State()
+    writer = take_ownership(
+        store, workflow_id, owner=owner, on_frame=lambda frame: _fold_frame(state, frame)
+    )
+    return state, writer
+
+
+def _fold_frame(state: State, frame: Frame) -> None:
+    try:
+        for event in decode_all(frame.raw):
+            apply(state, event)
+    except (EventFormatError, IllegalEventError) as error:
+        raise CorruptJournalError(frame.file, frame.offset, str(error)) from error
+
+
+def read_status(store: Store, workflow_id: str) -> StoredStatus:
+    """Reads only the newest segment; every owner writes the status in its first frame.
+
+    Raises:
+        WorkflowNotFoundError: If there is no such workflow.
+        CorruptJournalError: If that segment is damaged.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+        StorageUnavailableError: If it cannot be read now.
+    """
+    status, owner, file = None, "", ""
+    for frame in read_newest_frames(store, workflow_id):
+        file = frame.file
+        try:
+            for event in decode_all(frame.raw):
+                if isinstance(event, StatusChanged):
+                    status = Status(event.status)
+                elif isinstance(event, OwnershipTaken):
+                    owner = event.owner
+        except (EventFormatError, ValueError) as error:
+            raise CorruptJournalError(file, frame.offset, str(error)) from error
+    if status is None:
+        raise CorruptJournalError(file, 0, "its newest segment holds no status")
+    return StoredStatus(status=status, owner=owner)
+
+
+def list_statuses(store: Store) -> dict[str, StoredStatus]:
+    """Reads the newest status of every workflow; those that cannot be read are left out.
+
+    Raises:
+        StorageUnavailableError: If the storage cannot be listed.
+    """
+    found = {}
+    for workflow_id in list_workflows(store):
+        try:
+            found[workflow_id] = read_status(store, workflow_id)
+        except MilepostError:
+            continue  # never created, or damaged: get_status names the reason
+    return found

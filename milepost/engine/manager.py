@@ -1,0 +1,119 @@
+"""The actor that looks after a store's dispatchers: one per store and cluster, control plane only.
+
+It creates the dispatchers, knows which workflows each of them hosts, and has a dispatcher that died
+go on with them. It holds no truth: a restarted manager asks the dispatchers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from milepost.engine.dispatcher import Dispatcher
+from milepost.engine.names import NAMESPACE, dispatcher_name
+
+_log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+"""Between looks at a dispatcher that Ray is restarting."""
+
+CALLS_MAX = 100_000
+"""Calls that may wait inside one actor at once; each costs a few kilobytes."""
+
+CPUS_PER_DISPATCHER = 8
+DISPATCHERS_MAX = 4
+
+
+class Manager:
+    """See the module."""
+
+    def __init__(
+        self, storage: str, store_id: str, cluster_id: str, dispatchers: int | None
+    ) -> None:
+        self._storage = storage
+        self._hosted: dict[int, set[str]] = {}
+        self._watchers: list[asyncio.Task[None]] = []
+        count = dispatchers or _choose_count()
+        me = ray.get_runtime_context().current_actor
+        self._dispatchers = [
+            _start_dispatcher(storage, store_id, cluster_id, index, me) for index in range(count)
+        ]
+
+    async def describe(self) -> dict[str, Any]:
+        """Returns the storage and the dispatchers, in the order that routing counts them."""
+        await self._wake_up()
+        return {"storage": self._storage, "dispatchers": self._dispatchers}
+
+    async def note_started(self, index: int, workflow_id: str) -> None:
+        """Notes that dispatcher ``index`` hosts a workflow."""
+        await self._wake_up()
+        self._hosted.setdefault(index, set()).add(workflow_id)
+
+    async def note_ended(self, index: int, workflow_id: str) -> None:
+        """Notes that dispatcher ``index`` hosts a workflow no more."""
+        await self._wake_up()
+        self._hosted.setdefault(index, set()).discard(workflow_id)
+
+    async def list_statuses(self) -> dict[str, str]:
+        """Returns every workflow with its status, live ones as their dispatchers see them."""
+        stored = await self._dispatchers[0].stored_statuses.remote()
+        for dispatcher in self._dispatchers:
+            stored.update(await dispatcher.live.remote())
+        return dict(stored)
+
+    async def _wake_up(self) -> None:
+        """Starts watching; a restarted manager finds the dispatchers at work."""
+        if self._watchers:
+            return
+        self._watchers = [
+            asyncio.create_task(self._watch(index)) for index in range(len(self._dispatchers))
+        ]
+        for index, dispatcher in enumerate(self._dispatchers):
+            live = await dispatcher.live.remote()
+            self._hosted.setdefault(index, set()).update(live)
+
+    async def _watch(self, index: int) -> None:
+        dispatcher = self._dispatchers[index]
+        while True:
+            try:
+                await dispatcher.watch.options(max_task_retries=0).remote()
+            except RayError as error:
+                hosted = sorted(self._hosted.get(index, set()))
+                _log.warning("dispatcher %d is gone (%s); it goes on", index, error)
+                await self._revive(index, hosted)
+
+    async def _revive(self, index: int, workflow_ids: list[str]) -> None:
+        while True:
+            try:
+                await self._dispatchers[index].adopt.remote(workflow_ids)
+                return
+            except RayError:
+                await asyncio.sleep(RETRY_S)
+
+
+def _choose_count() -> int:
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    return max(1, min(DISPATCHERS_MAX, cpus // CPUS_PER_DISPATCHER))
+
+
+def _start_dispatcher(
+    storage: str, store_id: str, cluster_id: str, index: int, manager: Any
+) -> Any:
+    return (
+        ray.remote(Dispatcher)
+        .options(
+            name=dispatcher_name(store_id, index),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=CALLS_MAX,
+        )
+        .remote(storage, cluster_id, index, manager)
+    )

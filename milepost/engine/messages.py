@@ -1,0 +1,89 @@
+"""What travels between driver, dispatcher and worker. Never stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from milepost.replay.fragment import Constant, Fragment, Function
+from milepost.replay.inputs import Continued, Raised
+from milepost.replay.payload import Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A new workflow, compiled by its driver.
+
+    Attributes:
+        nonce: Random; the same submission sent twice is recognized by it.
+        blobs: By digest, what must be stored before the workflow is.
+        environment: Runtime environment and import paths of the submitting job, plain data.
+    """
+
+    workflow_id: str
+    nonce: str
+    fragment: Fragment
+    blobs: dict[bytes, bytes]
+    metadata: Payload
+    environment: dict[str, object]
+    durability: str
+    versions: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceTask:
+    """One task of a slice; numbers point into the tables of the slice.
+
+    Attributes:
+        inputs: The nodes whose values it takes, as its template names them.
+        first_constant: What its template's constant positions are relative to.
+    """
+
+    task: int
+    attempt: int
+    task_id: str
+    function: int
+    template: bytes
+    inputs: tuple[int, ...]
+    first_constant: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceOrder:
+    """Everything a worker needs to run a slice.
+
+    Attributes:
+        values: The values of inputs that are stored inline or as blobs, by node.
+        refs: For inputs that are Ray objects, by node, their place among the refs sent along.
+        retry_errors: Which exceptions are worth another attempt, as in the task options.
+    """
+
+    storage: str
+    workflow_id: str
+    tasks: tuple[SliceTask, ...]
+    functions: dict[int, Function]
+    constants: dict[int, Constant]
+    values: dict[int, Payload]
+    refs: dict[int, int]
+    retry_errors: Payload
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerReport:
+    """What became of some tasks of a slice.
+
+    Attributes:
+        objects: Tasks whose values the worker sends as Ray objects right behind this report, in
+            this order.
+        last: Whether the slice is over.
+    """
+
+    node: str
+    tasks: list[int] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    payloads: list[Payload] = field(default_factory=list)
+    started_us: list[int] = field(default_factory=list)
+    durations_us: list[int] = field(default_factory=list)
+    raised: list[Raised] = field(default_factory=list)
+    continued: list[Continued] = field(default_factory=list)
+    objects: list[int] = field(default_factory=list)
+    last: bool = False

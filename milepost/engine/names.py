@@ -1,0 +1,30 @@
+"""How the engine's actors are called, and which dispatcher a workflow belongs to."""
+
+from __future__ import annotations
+
+import zlib
+
+NAMESPACE = "milepost"
+"""The Ray namespace of all actors of the engine, whatever the job's own is."""
+
+_MANAGER_PREFIX = "manager-"
+
+
+def manager_name(store_id: str) -> str:
+    """Returns the name of the manager of a store."""
+    return f"{_MANAGER_PREFIX}{store_id}"
+
+
+def is_manager_name(name: str) -> bool:
+    """Tells whether an actor of this name is a manager."""
+    return name.startswith(_MANAGER_PREFIX)
+
+
+def dispatcher_name(store_id: str, index: int) -> str:
+    """Returns the name of a dispatcher of a store."""
+    return f"dispatcher-{store_id}-{index}"
+
+
+def route(workflow_id: str, dispatchers: int) -> int:
+    """Returns which of so many dispatchers a workflow belongs to."""
+    return zlib.crc32(workflow_id.encode()) % dispatchers

@@ -1,0 +1,121 @@
+"""Results on their way to callers: opened where they arrive, never on the way.
+
+An actor of the engine hands out a :class:`SealedOutput`; unpickling it, in the caller's process and
+environment, gives the user's value. A :class:`~milepost.errors.WorkflowExecutionError` likewise
+carries the user's own exception as bytes until it arrives, where it becomes the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from functools import cache
+from typing import Any
+
+import ray
+
+from milepost.engine.payloads import BlobCollector, deserialize, serialize_opaque
+from milepost.errors import MilepostError, TaskCrashedError, WorkflowExecutionError
+from milepost.journal import Store, map_blob, open_store
+from milepost.replay.events import TaskError
+from milepost.replay.payload import Payload
+from milepost.replay.state import State
+
+
+class SealedOutput:
+    """A stored value that becomes the user's value when it is unpickled."""
+
+    def __init__(self, storage: str, workflow_id: str, payload: Payload) -> None:
+        self._parts = (storage, workflow_id, payload)
+
+    def __reduce__(self) -> Any:
+        return _open_output, self._parts
+
+
+def _open_output(storage: str, workflow_id: str, payload: Payload) -> Any:
+    return deserialize(payload, StoredSource(storage, workflow_id))
+
+
+class StoredSource:
+    """Reads blobs of one workflow from its storage."""
+
+    def __init__(self, storage: str, workflow_id: str) -> None:
+        self._storage = storage
+        self._workflow_id = workflow_id
+
+    def read_blob(self, payload: Payload) -> memoryview:
+        """Returns the content of a blob.
+
+        Raises:
+            CorruptBlobError: If it is missing or damaged.
+            StorageUnavailableError: If it cannot be read now.
+        """
+        return map_blob(_open(self._storage), self._workflow_id, payload.digest.hex())
+
+    def refer(self, position: int) -> ray.ObjectRef:
+        """Raises ValueError: a result holds no references to nodes."""
+        raise ValueError(f"a result refers to node {position}")
+
+
+@cache
+def _open(uri: str) -> Store:
+    return open_store(uri, create=False)
+
+
+def describe_failure(storage: str, state: State, task: int) -> WorkflowExecutionError:
+    """Returns the error of a failed task; its cause is attached where it is unpickled."""
+    error = state.failed[task]
+    failure = WorkflowExecutionError(
+        state.workflow_id, state.graph.task_id(task), error.type, error.message
+    )
+    failure.__dict__["_sealed_cause"] = (storage, state.workflow_id, error)
+    return failure
+
+
+def _reduce_failure(failure: WorkflowExecutionError) -> Any:
+    sealed = failure.__dict__.get("_sealed_cause")
+    if sealed is None and failure.__cause__ is not None:
+        sealed = _seal_cause(failure)
+    return _restore_failure, (type(failure), failure.args, sealed)
+
+
+def _seal_cause(failure: WorkflowExecutionError) -> tuple[str, str, TaskError] | None:
+    """Takes along the cause of an error that is sent on by a user's own program."""
+    try:
+        exception = serialize_opaque(failure.__cause__, BlobCollector())
+    except MilepostError:
+        return None
+    error = TaskError(
+        kind="exception",
+        type=failure.error_type,
+        message=failure.message,
+        traceback="",
+        exception=exception,
+    )
+    return "", failure.workflow_id, error
+
+
+def _restore_failure(
+    kind: type[WorkflowExecutionError], args: tuple[Any, ...], sealed: tuple[str, str, TaskError]
+) -> WorkflowExecutionError:
+    failure = kind(*args)
+    if sealed is not None:
+        failure.__dict__["_sealed_cause"] = sealed
+        failure.__cause__ = _open_cause(failure.task_id, *sealed)
+    return failure
+
+
+def _open_cause(task_id: str, storage: str, workflow_id: str, error: TaskError) -> BaseException:
+    if error.kind == "crash":
+        return TaskCrashedError(task_id, error.message)
+    if error.exception is not None:
+        try:
+            cause = deserialize(error.exception, StoredSource(storage, workflow_id))
+        except Exception:  # its class may be missing here: the text below must do
+            cause = None
+        if isinstance(cause, BaseException):
+            cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
+            return cause
+    return RuntimeError(f"{error.type}: {error.message}\n\n{error.traceback}")
+
+
+copyreg.pickle(WorkflowExecutionError, _reduce_failure)  # type: ignore[arg-type]

@@ -1,0 +1,199 @@
+"""Values to bytes and back: the only place that pickles and unpickles what users wrote.
+
+Plain data become msgpack and can be read by any tool. Everything else is pickled by value where
+needed (cloudpickle, protocol 5), its large buffers out of band, so that a blob can be mapped and
+used without a copy. Two kinds of object are replaced on the way: an ``ObjectRef`` is stored by the
+value behind it and comes back as a new ref; a task node becomes a reference to the task's value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import struct
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeAlias
+
+import cloudpickle
+import ray
+from ray.actor import ActorHandle
+from ray.dag import DAGNode
+
+from milepost.errors import NotSerializableError
+from milepost.replay.payload import Encoding, Payload, inline, pack_plain, unpack_plain
+
+INLINE_BYTES_MAX = 64 * 1024
+"""Larger values are blobs: they would make every replay carry their bytes."""
+
+ALIGNMENT = 64
+"""What vector instructions want; Arrow and NumPy use it too."""
+
+Sink: TypeAlias = Callable[[Sequence["bytes | memoryview"]], tuple[bytes, int]]
+"""Takes the parts of a blob, sees to it that they get stored, returns their digest and size."""
+
+
+class Source(Protocol):
+    """Where the parts of a stored value come from."""
+
+    def read_blob(self, payload: Payload) -> memoryview:
+        """Returns the content of a blob, checked against its digest."""
+
+    def refer(self, position: int) -> ray.ObjectRef:
+        """Returns a ref to the value of the node at ``position`` of the constant being loaded."""
+
+
+class BlobCollector:
+    """A sink that keeps blobs in memory, for those who cannot or should not write them."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[bytes, bytes] = {}
+
+    def __call__(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
+        content = b"".join(parts)
+        digest = hashlib.sha256(content).digest()
+        self.blobs[digest] = content
+        return digest, len(content)
+
+
+# -- to bytes ------------------------------------------------------------------------------------
+
+
+def _refuse_node(node: DAGNode) -> object:
+    raise NotSerializableError(
+        f"a task node ({node}) is not a value; return milepost.continuation(node) to go on with it"
+    )
+
+
+def serialize(value: object, sink: Sink) -> Payload:
+    """Returns ``value`` as a payload; what is large goes to ``sink``.
+
+    Raises:
+        NotSerializableError: If ``value`` or something in it cannot be pickled.
+    """
+    plain = pack_plain(value)
+    if plain is not None:
+        return store(Encoding.PLAIN, [plain], sink)
+    return serialize_opaque(value, sink)
+
+
+def serialize_opaque(
+    value: object, sink: Sink, number: Callable[[DAGNode], object] = _refuse_node
+) -> Payload:
+    """Pickles ``value``; ``number`` says what stands for a task node in it.
+
+    Raises:
+        NotSerializableError: If ``value`` or something in it cannot be pickled.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    stream = io.BytesIO()
+    pickler = _Pickler(stream, sink, number, buffers)
+    try:
+        pickler.dump(value)
+    except NotSerializableError:
+        raise
+    except Exception as error:  # whatever user code raises while it is being pickled
+        raise NotSerializableError(
+            f"a {type(value).__name__} cannot be stored: {type(error).__name__}: {error}"
+        ) from error
+    if not buffers:
+        return store(Encoding.PICKLE, [stream.getvalue()], sink)
+    parts = _lay_out([memoryview(stream.getbuffer()), *(each.raw() for each in buffers)])
+    return store(Encoding.BUFFERS, parts, sink)
+
+
+def store(encoding: Encoding, parts: Sequence[bytes | memoryview], sink: Sink) -> Payload:
+    """Returns the payload of serialized ``parts``: inline if small, else through ``sink``."""
+    size = sum(len(part) for part in parts)
+    if size <= INLINE_BYTES_MAX:
+        return inline(encoding.value, parts[0] if len(parts) == 1 else b"".join(parts))  # type: ignore[arg-type]
+    digest, size = sink(parts)
+    return Payload(encoding=encoding.value, digest=digest, size=size)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(
+        self,
+        stream: io.BytesIO,
+        sink: Sink,
+        number: Callable[[DAGNode], object],
+        buffers: list[pickle.PickleBuffer],
+    ) -> None:
+        super().__init__(stream, protocol=5, buffer_callback=buffers.append)
+        self._sink = sink
+        self._number = number
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, ray.ObjectRef):
+            value = serialize(ray.get(obj), self._sink)
+            return _restore_ref, (value.encoding, value.data, value.digest, value.size)
+        if isinstance(obj, DAGNode):
+            stands_for = self._number(obj)
+            return _restore_node, (stands_for,)
+        if isinstance(obj, ActorHandle):
+            raise NotSerializableError(
+                "an actor handle cannot be stored: actors do not outlive Ray"
+            )
+        return super().reducer_override(obj)
+
+
+def _lay_out(buffers: Sequence[memoryview]) -> list[bytes | memoryview]:
+    """Puts a table of lengths in front and aligns every buffer (docs/format.md, "buffers")."""
+    table = struct.pack(f"<I{len(buffers)}Q", len(buffers), *(each.nbytes for each in buffers))
+    parts: list[bytes | memoryview] = [table, bytes(-len(table) % ALIGNMENT)]
+    for each in buffers:
+        parts += [each.cast("B"), bytes(-each.nbytes % ALIGNMENT)]
+    return parts
+
+
+# -- from bytes ----------------------------------------------------------------------------------
+
+_source: ContextVar[Source] = ContextVar("milepost_payload_source")
+
+
+def deserialize(payload: Payload, source: Source) -> Any:
+    """Returns the value of ``payload``; runs code that the value's pickle names.
+
+    Raises:
+        CorruptBlobError: If its blob is missing or damaged.
+        StorageUnavailableError: If its blob cannot be read now.
+        ValueError: If the encoding is not known to this version.
+    """
+    content = source.read_blob(payload) if payload.digest else memoryview(payload.data)
+    if payload.encoding == Encoding.PLAIN:
+        return unpack_plain(bytes(content))
+    token = _source.set(source)
+    try:
+        if payload.encoding == Encoding.PICKLE:
+            return pickle.loads(content)
+        if payload.encoding == Encoding.BUFFERS:
+            stream, *buffers = _split(content)
+            return pickle.loads(stream, buffers=buffers)
+    finally:
+        _source.reset(token)
+    raise ValueError(f"payload encoding {payload.encoding} is not known")
+
+
+def _split(content: memoryview) -> list[memoryview]:
+    (count,) = struct.unpack_from("<I", content)
+    lengths = struct.unpack_from(f"<{count}Q", content, 4)
+    position = 4 + 8 * count
+    buffers = []
+    for length in lengths:
+        position += -position % ALIGNMENT
+        buffers.append(content[position : position + length].toreadonly())
+        position += length
+    return buffers
+
+
+# Pickles in journals name these two functions: they keep their names and arguments for ever.
+
+
+def _restore_ref(encoding: int, data: bytes, digest: bytes, size: int) -> ray.ObjectRef:
+    payload = Payload(encoding=encoding, data=data, digest=digest, size=size)
+    return ray.put(deserialize(payload, _source.get()))
+
+
+def _restore_node(position: int) -> ray.ObjectRef:
+    return _source.get().refer(position)

@@ -1,0 +1,50 @@
+"""Runs a DAG with plain Ray tasks: what a continuation does outside of a workflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.dag import DAGNode, FunctionNode
+
+from milepost.errors import InvalidGraphError
+
+
+def execute(root: DAGNode) -> Any:
+    """Returns the value of ``root``; nothing is stored.
+
+    Raises:
+        InvalidGraphError: If a node in it is not a task.
+    """
+    refs: dict[int, ray.ObjectRef] = {}
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        if not isinstance(node, FunctionNode):
+            raise InvalidGraphError(f"{node} is not a task node")
+        missing = [each for each in node._upstream_nodes if id(each) not in refs]
+        if missing:
+            stack.extend(reversed(missing))
+            continue
+        stack.pop()
+        if id(node) not in refs:
+            refs[id(node)] = _start(node, refs)
+    return ray.get(refs[id(root)])
+
+
+def _start(node: FunctionNode, refs: dict[int, ray.ObjectRef]) -> ray.ObjectRef:
+    positional = [_replace(value, refs) for value in node.get_args()]
+    keyword = {name: _replace(value, refs) for name, value in node.get_kwargs().items()}
+    options = {name: value for name, value in node.get_options().items() if name != "max_calls"}
+    return ray.remote(node._body).options(**options).remote(*positional, **keyword)
+
+
+def _replace(value: Any, refs: dict[int, ray.ObjectRef]) -> Any:
+    """Returns ``value`` with a ref in place of each node in its containers."""
+    if isinstance(value, DAGNode):
+        return refs[id(value)]
+    if type(value) in (list, tuple):
+        return type(value)(_replace(item, refs) for item in value)
+    if type(value) is dict:
+        return {key: _replace(item, refs) for key, item in value.items()}
+    return value

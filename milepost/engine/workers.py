@@ -1,0 +1,162 @@
+"""Sends slices to Ray: one streaming Ray task per slice, with the user's own options."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from milepost.engine.arguments import constant_positions
+from milepost.engine.environment import build_runtime_env
+from milepost.engine.executor import run_slice
+from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
+from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
+from milepost.engine.payloads import deserialize
+from milepost.journal import Store, map_blob
+from milepost.replay.decide import RunSlice
+from milepost.replay.fragment import Constant
+from milepost.replay.payload import Payload, unpack_plain
+from milepost.replay.state import State
+
+SLICES_PER_CPU = 2
+"""One runs, one waits at hand; more would only sit in Ray's queue."""
+
+SLICES_MIN = 4
+
+_remote_run = ray.remote(run_slice)
+_remote_run_once = ray.remote(max_calls=1)(run_slice)
+"""For tasks with GPUs: a worker process that stays would keep the device's memory."""
+
+
+class RayWorkers:
+    """Runs the slices of all workflows of one dispatcher."""
+
+    def __init__(self, store: Store, storage: str, cpus: int) -> None:
+        self.slices_max = max(SLICES_MIN, SLICES_PER_CPU * cpus)
+        self._store = store
+        self._storage = storage
+
+    async def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
+        """Runs a slice on some worker; yields its reports as they come.
+
+        Raises:
+            SliceLostError: If the worker died, or Ray could not start it.
+        """
+        try:
+            generator = self._start(host, slice_)
+        except (RayError, ValueError, TypeError) as error:  # Ray refuses the options
+            raise SliceLostError(f"Ray did not take the task: {error}") from error
+        try:
+            async for ref in generator:
+                report = await ref
+                yield report, await _take_objects(report, generator)
+        except (RayError, StopAsyncIteration) as error:
+            raise SliceLostError(_describe(error)) from error
+        except (asyncio.CancelledError, GeneratorExit):
+            ray.cancel(generator, force=False)
+            raise
+
+    def _start(self, host: WorkflowHost, slice_: RunSlice) -> Any:
+        state = host.state
+        options = self._read_options(state, slice_.option)
+        remote = _remote_run_once if options.pop("max_calls", None) else _remote_run
+        refs: dict[int, Any] = {}
+        order = _build_order(host, slice_, self._storage, refs)
+        return remote.options(
+            **options, num_returns="streaming", max_retries=0, retry_exceptions=False
+        ).remote(order, list(refs.values()), *refs.values())
+
+    def _read_options(self, state: State, option: int) -> dict[str, Any]:
+        source = _StoreSource(self._store, state.workflow_id)
+        options = dict(deserialize(state.graph.options[option].ray, source))
+        assert state.environment is not None, state.workflow_id
+        environment: Any = unpack_plain(state.environment.data)
+        runtime_env = build_runtime_env(environment, options.pop("runtime_env", None))
+        if runtime_env is not None:
+            options["runtime_env"] = runtime_env
+        return options
+
+
+async def _take_objects(report: WorkerReport, generator: Any) -> dict[int, Any]:
+    """Takes the refs that follow a report, without fetching what they refer to."""
+    return {task: await anext(generator) for task in report.objects}
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return f"{type(error).__name__}: {text.splitlines()[0]}"
+
+
+class _StoreSource:
+    """Reads stored options, which hold no nodes."""
+
+    def __init__(self, store: Store, workflow_id: str) -> None:
+        self._store = store
+        self._workflow_id = workflow_id
+
+    def read_blob(self, payload: Payload) -> memoryview:
+        return map_blob(self._store, self._workflow_id, payload.digest.hex())
+
+    def refer(self, position: int) -> Any:
+        raise ValueError(f"options refer to node {position}")
+
+
+# -- orders --------------------------------------------------------------------------------------
+
+
+def _build_order(
+    host: WorkflowHost, slice_: RunSlice, storage: str, refs: dict[int, Any]
+) -> SliceOrder:
+    """Puts together what a worker needs; ``refs`` gets the inputs that are Ray objects."""
+    state, graph = host.state, host.state.graph
+    tasks = tuple(
+        SliceTask(
+            task=task,
+            attempt=attempt,
+            task_id=graph.task_id(task),
+            function=graph.node_functions[task],
+            template=graph.templates[graph.node_templates[task]],
+            inputs=tuple(graph.inputs(task)),
+            first_constant=graph.node_constants[task],
+        )
+        for task, attempt in zip(slice_.tasks, slice_.attempts, strict=True)
+    )
+    values: dict[int, Payload] = {}
+    for node in {node for task in tasks for node in task.inputs}:
+        ref = host.objects.find(node)
+        if ref is not None:
+            refs[node] = ref
+        else:
+            values[node] = _result(state, node)
+    functions = {task.function: graph.functions[task.function] for task in tasks}
+    return SliceOrder(
+        storage=storage,
+        workflow_id=state.workflow_id,
+        tasks=tasks,
+        functions=functions,
+        constants=_select_constants(state, tasks),
+        values=values,
+        refs={node: at for at, node in enumerate(refs)},
+        retry_errors=graph.options[slice_.option].retry_errors,
+    )
+
+
+def _result(state: State, node: int) -> Payload:
+    result = state.results[node]
+    assert result is not None, (state.workflow_id, node)
+    return result
+
+
+def _select_constants(state: State, tasks: tuple[SliceTask, ...]) -> dict[int, Constant]:
+    positions: dict[bytes, list[int]] = {}
+    selected: dict[int, Constant] = {}
+    for task in tasks:
+        if task.template not in positions:
+            positions[task.template] = constant_positions(task.template)
+        for position in positions[task.template]:
+            number = task.first_constant + position
+            selected[number] = state.graph.constants[number]
+    return selected

@@ -106,7 +106,7 @@ def run(
         6
     """
     session, workflow_id = _submit(dag, args, kwargs, workflow_id, metadata, durability)
-    return _fetch(session.dispatcher(workflow_id).output.remote(workflow_id))
+    return _fetch(session.request_output(workflow_id))
 
 
 def run_async(
@@ -116,14 +116,14 @@ def run_async(
     metadata: dict[str, Any] | None = None,
     durability: str = "pipelined",
     **kwargs: Any,
-) -> ray.ObjectRef:
+) -> ray.ObjectRef[Any]:
     """Starts a workflow and returns a ref to its result as soon as its creation is durable.
 
     From then on it needs neither this process nor this cluster. Arguments and errors are those of
     :func:`run`; errors of the tasks come from ``ray.get`` of the ref.
     """
     session, workflow_id = _submit(dag, args, kwargs, workflow_id, metadata, durability)
-    return session.dispatcher(workflow_id).output.remote(workflow_id)
+    return session.request_output(workflow_id)
 
 
 def resume(workflow_id: str) -> Any:
@@ -147,19 +147,18 @@ def resume(workflow_id: str) -> Any:
     return _fetch(resume_async(workflow_id))
 
 
-def resume_async(workflow_id: str) -> ray.ObjectRef:
+def resume_async(workflow_id: str) -> ray.ObjectRef[Any]:
     """Goes on with a stored workflow; returns a ref to its result once it is ours, durably.
 
     Arguments and errors are those of :func:`resume`; errors of the tasks come from ``ray.get`` of
     the ref.
     """
     session = _connect_for(workflow_id)
-    dispatcher = session.dispatcher(workflow_id)
-    _fetch(dispatcher.resume.remote(workflow_id))
-    return dispatcher.output.remote(workflow_id)
+    _fetch(session.dispatcher(workflow_id).resume.remote(workflow_id))
+    return session.request_output(workflow_id)
 
 
-def resume_all(include_failed: bool = False) -> list[tuple[str, ray.ObjectRef]]:
+def resume_all(include_failed: bool = False) -> list[tuple[str, ray.ObjectRef[Any]]]:
     """Goes on with every workflow that is RESUMABLE, and with FAILED ones if asked.
 
     Args:
@@ -176,13 +175,12 @@ def resume_all(include_failed: bool = False) -> list[tuple[str, ray.ObjectRef]]:
     return [(each, _follow(session, each, ref)) for each, ref in zip(ids, started, strict=True)]
 
 
-def _follow(session: Session, workflow_id: str, started: ray.ObjectRef) -> ray.ObjectRef:
-    dispatcher = session.dispatcher(workflow_id)
+def _follow(session: Session, workflow_id: str, started: ray.ObjectRef[Any]) -> ray.ObjectRef[Any]:
     try:
         _fetch(started)
     except MilepostError as error:
-        return dispatcher.refuse.remote(error)
-    return dispatcher.output.remote(workflow_id)
+        return session.refuse(workflow_id, error)
+    return session.request_output(workflow_id)
 
 
 def get_output(workflow_id: str, *, task_id: str | None = None) -> Any:
@@ -205,10 +203,9 @@ def get_output(workflow_id: str, *, task_id: str | None = None) -> Any:
     return _fetch(get_output_async(workflow_id, task_id=task_id))
 
 
-def get_output_async(workflow_id: str, *, task_id: str | None = None) -> ray.ObjectRef:
+def get_output_async(workflow_id: str, *, task_id: str | None = None) -> ray.ObjectRef[Any]:
     """Returns a ref to what :func:`get_output` returns; its errors come from ``ray.get``."""
-    session = _connect_for(workflow_id)
-    return session.dispatcher(workflow_id).output.remote(workflow_id, task_id)
+    return _connect_for(workflow_id).request_output(workflow_id, task_id)
 
 
 def get_status(workflow_id: str) -> Status:
@@ -320,7 +317,7 @@ def _describe_versions() -> str:
     return f"milepost {own}, ray {ray.__version__}, python {platform.python_version()}"
 
 
-def _fetch(ref: ray.ObjectRef) -> Any:
+def _fetch(ref: ray.ObjectRef[Any]) -> Any:
     """Gets a value; errors come out as themselves, not wrapped in Ray's."""
     try:
         return ray.get(ref)

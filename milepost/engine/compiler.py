@@ -63,13 +63,13 @@ def compile_dag(
         NotSerializableError: If a function, an argument or an option cannot be pickled.
         InvalidOptionError: If an option has a value that Milepost does not support.
     """
-    _require_task_node(dag, "the workflow")
-    return _Compiler(sink, arguments, keywords or {}).compile(dag)
+    root = _require_task_node(dag, "the workflow")
+    return _Compiler(sink, arguments, keywords or {}).compile(root)
 
 
-def _require_task_node(node: object, where: str) -> None:
+def _require_task_node(node: object, where: str) -> FunctionNode:
     if isinstance(node, FunctionNode):
-        return
+        return node
     kinds = {
         ClassNode: "an actor",
         ClassMethodNode: "an actor method",
@@ -116,7 +116,7 @@ class _Compiler:
         self._counts: list[int] = []
         self._inputs: list[int] = []
 
-    def compile(self, root: DAGNode) -> Fragment:
+    def compile(self, root: FunctionNode) -> Fragment:
         self._walk(root)
         names, functions, options, templates = zip(*self._rows, strict=True)
         return Fragment(
@@ -135,7 +135,7 @@ class _Compiler:
 
     # -- walking -----------------------------------------------------------------------------
 
-    def _walk(self, root: DAGNode) -> None:
+    def _walk(self, root: FunctionNode) -> None:
         stack = [root]
         while stack:
             node = stack[-1]
@@ -156,15 +156,14 @@ class _Compiler:
                 continue
             stack.pop()
 
-    def _find_unseen(self, node: DAGNode, inputs: Sequence[DAGNode]) -> list[DAGNode]:
+    def _find_unseen(self, node: FunctionNode, inputs: Sequence[DAGNode]) -> list[FunctionNode]:
         unseen = []
         for each in inputs:
             if isinstance(each, InputNode | InputAttributeNode):
                 continue
             number = self._numbers.get(id(each))
             if number is None:
-                _require_task_node(each, f"an argument of task {_name(node)}")
-                unseen.append(each)
+                unseen.append(_require_task_node(each, f"an argument of task {_name(node)}"))
             elif number == _UNDER_WAY:
                 raise InvalidGraphError(f"task {_name(node)} depends on itself: not a DAG")
         return unseen
@@ -310,7 +309,8 @@ def _join_input(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     """A single positional argument is the input itself, as with Ray's own DAGs."""
     if len(arguments) == 1 and not keywords:
         return arguments[0]
-    return DAGInputData(*arguments, **keywords)
+    make: Any = DAGInputData
+    return make(*arguments, **keywords)
 
 
 def _name(node: DAGNode) -> str:

@@ -16,13 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-import ray
-
 from milepost.engine.host import WorkflowHost
-from milepost.engine.ledger import StoredStatus, list_statuses, load_state, own_state, read_status
 from milepost.engine.messages import Submission
 from milepost.engine.outputs import SealedOutput, describe_failure
-from milepost.engine.workers import RayWorkers
+from milepost.engine.workers import RayWorkers, count_cpus
 from milepost.errors import (
     LostOwnershipError,
     MilepostError,
@@ -34,6 +31,13 @@ from milepost.errors import (
     WorkflowNotResumableError,
 )
 from milepost.journal import JournalWriter, open_store, put_blob
+from milepost.journal.states import (
+    StoredStatus,
+    list_statuses,
+    load_state,
+    own_state,
+    read_status,
+)
 from milepost.replay.events import WorkflowCreated
 from milepost.replay.payload import Encoding, Payload, inline, pack_plain, unpack_plain
 from milepost.replay.state import FINAL, State, Status
@@ -59,7 +63,7 @@ class Dispatcher:
         self._index = index
         self._manager = manager
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="milepost-storage")
-        self._workers = RayWorkers(self._store, storage, int(ray.cluster_resources().get("CPU", 1)))
+        self._workers = RayWorkers(self._store, storage, count_cpus())
         self._hosts: dict[str, WorkflowHost] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._recent: OrderedDict[str, State] = OrderedDict()

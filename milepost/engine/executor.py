@@ -35,7 +35,7 @@ TEXT_CHARS_MAX = 20_000
 """Of an error's message and traceback; the whole exception is kept beside them."""
 
 
-def run_slice(order: SliceOrder, refs: list[ray.ObjectRef], *objects: Any) -> Iterator[Any]:
+def run_slice(order: SliceOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) -> Iterator[Any]:
     """Runs the tasks of ``order``; the body of the Ray task.
 
     Args:
@@ -63,12 +63,12 @@ class _SliceRun:
     """One slice being run. Also the source of stored values for its tasks."""
 
     def __init__(
-        self, order: SliceOrder, refs: list[ray.ObjectRef], objects: Sequence[Any]
+        self, order: SliceOrder, refs: list[ray.ObjectRef[Any]], objects: Sequence[Any]
     ) -> None:
         self._order = order
         self._refs = refs
         self._fresh = dict(enumerate(objects))
-        self._made_refs: dict[int, ray.ObjectRef] = {}
+        self._made_refs: dict[int, ray.ObjectRef[Any]] = {}
         self._large: list[Any] = []
         self._report = WorkerReport(node=_describe_worker())
 
@@ -109,7 +109,7 @@ class _SliceRun:
                 )
                 return
             payload = serialize(result, self._put_blob)
-        except (Exception, SystemExit) as error:  # whatever user code raises is its outcome
+        except (Exception, SystemExit) as error:  # noqa: BLE001  user code may raise anything
             self._report.raised.append(self._describe_failure(task, error))
             return
         spent_us = (time.perf_counter_ns() - clock) // 1000
@@ -186,7 +186,7 @@ class _SliceRun:
         at = self._order.refs[node]
         return self._fresh.pop(at) if at in self._fresh else ray.get(self._refs[at])
 
-    def make_ref(self, node: int) -> ray.ObjectRef:
+    def make_ref(self, node: int) -> ray.ObjectRef[Any]:
         """Returns a ref to the value of ``node``; the same one for all tasks of the slice."""
         if node in self._order.refs:
             return self._refs[self._order.refs[node]]
@@ -199,7 +199,7 @@ class _SliceRun:
         store = _open(self._order.storage)
         return map_blob(store, self._order.workflow_id, payload.digest.hex())
 
-    def refer(self, position: int) -> ray.ObjectRef:
+    def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Only constants hold references to nodes."""
         raise ValueError(f"a stored value refers to node {position} without being a constant")
 
@@ -218,5 +218,5 @@ class _ConstantSource:
     def read_blob(self, payload: Payload) -> memoryview:
         return self._run.read_blob(payload)
 
-    def refer(self, position: int) -> ray.ObjectRef:
+    def refer(self, position: int) -> ray.ObjectRef[Any]:
         return self._run.make_ref(self._constant.nodes[position])

@@ -129,7 +129,7 @@ class WorkflowHost:
             )
         )
         await self.sync()  # so that no task starts for an owner that another has overtaken
-        self.announced = self.announced or self.state.status
+        self._announce()
         self._feed_work()
 
     async def resume(self, who: str) -> bool:
@@ -148,9 +148,14 @@ class WorkflowHost:
         self._feed(ResumeAsked(who=who, at_us=self._now_us()))
         self.announced = None
         await self.sync()
-        self.announced = self.announced or self.state.status
+        self._announce()
         self._feed_work()
         return True
+
+    def _announce(self) -> None:
+        """Makes the status public that has just become durable, unless an end has been."""
+        if self.announced is None:
+            self.announced = self.state.status
 
     async def sync(self) -> None:
         """Returns when all events so far are durable.
@@ -224,7 +229,7 @@ class WorkflowHost:
                 self._lazy_wake = None
             try:
                 await self._flush()
-            except Exception as error:  # a host that cannot go on must say so, whatever it is
+            except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
                 self._stop(error)
         self._end()
 
@@ -271,7 +276,7 @@ class WorkflowHost:
                 self.objects.forget_inputs(self.state, slice_.tasks)
                 self._feed(SliceLost(slice=slice_.slice, reason=reason, at_us=self._now_us()))
             self._feed_work()
-        except Exception as error:  # a host that cannot go on must say so, whatever it is
+        except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
             self._stop(error)
         self._wake.set()
 

@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 
 from milepost.engine.dispatcher import Dispatcher
 from milepost.engine.names import NAMESPACE, dispatcher_name
+from milepost.engine.workers import count_cpus
 
 _log = logging.getLogger(__name__)
 
@@ -96,8 +97,7 @@ class Manager:
 
 
 def _choose_count() -> int:
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    return max(1, min(DISPATCHERS_MAX, cpus // CPUS_PER_DISPATCHER))
+    return max(1, min(DISPATCHERS_MAX, count_cpus() // CPUS_PER_DISPATCHER))
 
 
 def _start_dispatcher(

@@ -51,7 +51,7 @@ class StoredSource:
         """
         return map_blob(_open(self._storage), self._workflow_id, payload.digest.hex())
 
-    def refer(self, position: int) -> ray.ObjectRef:
+    def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Raises ValueError: a result holds no references to nodes."""
         raise ValueError(f"a result refers to node {position}")
 
@@ -110,7 +110,7 @@ def _open_cause(task_id: str, storage: str, workflow_id: str, error: TaskError) 
     if error.exception is not None:
         try:
             cause = deserialize(error.exception, StoredSource(storage, workflow_id))
-        except Exception:  # its class may be missing here: the text below must do
+        except Exception:  # noqa: BLE001  its class may be missing here: the text must do
             cause = None
         if isinstance(cause, BaseException):
             cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
@@ -118,4 +118,4 @@ def _open_cause(task_id: str, storage: str, workflow_id: str, error: TaskError) 
     return RuntimeError(f"{error.type}: {error.message}\n\n{error.traceback}")
 
 
-copyreg.pickle(WorkflowExecutionError, _reduce_failure)  # type: ignore[arg-type]
+copyreg.pickle(WorkflowExecutionError, _reduce_failure)

@@ -40,7 +40,7 @@ class Source(Protocol):
     def read_blob(self, payload: Payload) -> memoryview:
         """Returns the content of a blob, checked against its digest."""
 
-    def refer(self, position: int) -> ray.ObjectRef:
+    def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Returns a ref to the value of the node at ``position`` of the constant being loaded."""
 
 
@@ -51,6 +51,7 @@ class BlobCollector:
         self.blobs: dict[bytes, bytes] = {}
 
     def __call__(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
+        """Keeps a blob."""
         content = b"".join(parts)
         digest = hashlib.sha256(content).digest()
         self.blobs[digest] = content
@@ -190,10 +191,10 @@ def _split(content: memoryview) -> list[memoryview]:
 # Pickles in journals name these two functions: they keep their names and arguments for ever.
 
 
-def _restore_ref(encoding: int, data: bytes, digest: bytes, size: int) -> ray.ObjectRef:
+def _restore_ref(encoding: int, data: bytes, digest: bytes, size: int) -> ray.ObjectRef[Any]:
     payload = Payload(encoding=encoding, data=data, digest=digest, size=size)
     return ray.put(deserialize(payload, _source.get()))
 
 
-def _restore_node(position: int) -> ray.ObjectRef:
+def _restore_node(position: int) -> ray.ObjectRef[Any]:
     return _source.get().refer(position)

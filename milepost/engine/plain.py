@@ -16,7 +16,7 @@ def execute(root: DAGNode) -> Any:
     Raises:
         InvalidGraphError: If a node in it is not a task.
     """
-    refs: dict[int, ray.ObjectRef] = {}
+    refs: dict[int, ray.ObjectRef[Any]] = {}
     stack = [root]
     while stack:
         node = stack[-1]
@@ -32,14 +32,16 @@ def execute(root: DAGNode) -> Any:
     return ray.get(refs[id(root)])
 
 
-def _start(node: FunctionNode, refs: dict[int, ray.ObjectRef]) -> ray.ObjectRef:
+def _start(node: FunctionNode, refs: dict[int, ray.ObjectRef[Any]]) -> ray.ObjectRef[Any]:
     positional = [_replace(value, refs) for value in node.get_args()]
     keyword = {name: _replace(value, refs) for name, value in node.get_kwargs().items()}
     options = {name: value for name, value in node.get_options().items() if name != "max_calls"}
-    return ray.remote(node._body).options(**options).remote(*positional, **keyword)
+    remote: Any = ray.remote(node._body).options(**options)
+    ref: ray.ObjectRef[Any] = remote.remote(*positional, **keyword)
+    return ref
 
 
-def _replace(value: Any, refs: dict[int, ray.ObjectRef]) -> Any:
+def _replace(value: Any, refs: dict[int, ray.ObjectRef[Any]]) -> Any:
     """Returns ``value`` with a ref in place of each node in its containers."""
     if isinstance(value, DAGNode):
         return refs[id(value)]

@@ -18,6 +18,7 @@ from milepost.engine.names import NAMESPACE, is_manager_name, manager_name, rout
 from milepost.errors import (
     ConflictingInitError,
     EngineUnavailableError,
+    MilepostError,
     StorageUnavailableError,
     StorageUriError,
 )
@@ -46,6 +47,16 @@ class Session:
     def dispatcher(self, workflow_id: str) -> Any:
         """Returns the dispatcher that a workflow belongs to."""
         return self.dispatchers[route(workflow_id, len(self.dispatchers))]
+
+    def request_output(self, workflow_id: str, task_id: str | None = None) -> ray.ObjectRef[Any]:
+        """Returns a ref to the result of a workflow or of one of its tasks."""
+        ref: ray.ObjectRef[Any] = self.dispatcher(workflow_id).output.remote(workflow_id, task_id)
+        return ref
+
+    def refuse(self, workflow_id: str, error: MilepostError) -> ray.ObjectRef[Any]:
+        """Returns a ref that fails with ``error``."""
+        ref: ray.ObjectRef[Any] = self.dispatcher(workflow_id).refuse.remote(error)
+        return ref
 
 
 _session: Session | None = None
@@ -132,10 +143,10 @@ def _start_manager(storage: str, store_id: str, dispatchers: int | None) -> Any:
 
 def _find_in_use() -> str | None:
     """Returns the storage of the only manager on this cluster, if there is exactly one."""
-    actors = list_named_actors(all_namespaces=True)
+    list_actors: Any = list_named_actors  # its result type depends on the argument
     names = [
         actor["name"]
-        for actor in actors
+        for actor in list_actors(all_namespaces=True)
         if actor["namespace"] == NAMESPACE and is_manager_name(actor["name"])
     ]
     if len(names) > 1:
@@ -145,8 +156,9 @@ def _find_in_use() -> str | None:
         )
     if not names:
         return None
-    manager = ray.get_actor(names[0], namespace=NAMESPACE)
-    return str(ray.get(manager.describe.remote())["storage"])
+    manager: Any = ray.get_actor(names[0], namespace=NAMESPACE)
+    described: ray.ObjectRef[dict[str, Any]] = manager.describe.remote()
+    return str(ray.get(described)["storage"])
 
 
 def _default_storage() -> str:

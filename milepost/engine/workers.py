@@ -31,6 +31,12 @@ _remote_run_once = ray.remote(max_calls=1)(run_slice)
 """For tasks with GPUs: a worker process that stays would keep the device's memory."""
 
 
+def count_cpus() -> int:
+    """Returns how many CPUs the cluster has now."""
+    resources: Any = ray.cluster_resources  # Ray ships it untyped
+    return int(resources().get("CPU", 1))
+
+
 class RayWorkers:
     """Runs the slices of all workflows of one dispatcher."""
 

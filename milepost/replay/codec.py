@@ -15,6 +15,7 @@ import msgpack
 
 from milepost.errors import UnsupportedFormatError
 from milepost.replay.columns import (
+    expect_fields,
     expect_payload,
     pack_integers,
     pack_payload,
@@ -41,6 +42,9 @@ Fields: TypeAlias = list[Any]
 _UPCASTS: dict[tuple[int, int], Callable[[Fields], Fields]] = {}
 """(kind, old version) -> from its fields to those of the next version."""
 
+_MALFORMED = (ValueError, TypeError, msgpack.UnpackException)
+"""What msgpack raises on bytes that are not one of its objects."""
+
 
 class EventFormatError(ValueError):
     """Bytes that are not an event."""
@@ -61,15 +65,36 @@ def decode(data: bytes) -> Event:
         UnsupportedFormatError: If a newer Milepost wrote it.
     """
     try:
-        kind, version, fields = msgpack.unpackb(data, raw=False, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        item = msgpack.unpackb(data, raw=False, strict_map_key=False)
+    except _MALFORMED as error:
         raise EventFormatError(f"not an event: {error}") from error
-    return _decode(kind, version, fields)
+    return _decode(item)
 
 
-def _decode(kind: object, version: object, fields: Any) -> Event:
-    if not isinstance(kind, int) or not isinstance(version, int):
-        raise EventFormatError(f"not an event: kind {kind!r}, version {version!r}")
+def decode_all(raw: bytes) -> Iterator[Event]:
+    """Yields the events of a frame: msgpack objects one behind the other.
+
+    Raises:
+        EventFormatError: If something in ``raw`` is not an event.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+    """
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=len(raw))
+    unpacker.feed(raw)
+    end = 0  # asked after each event: an incomplete one moves the unpacker, too
+    while end < len(raw):
+        try:
+            item = unpacker.unpack()
+        except _MALFORMED as error:
+            raise EventFormatError(f"not an event at byte {end}: {error}") from error
+        end = unpacker.tell()
+        yield _decode(item)
+
+
+def _decode(item: object) -> Event:
+    try:
+        kind, version, fields = expect_fields(item, int, int, list)
+    except ValueError as error:
+        raise EventFormatError(f"not an event: {error}") from error
     if kind not in _KINDS:
         raise UnsupportedFormatError(f"event kind {kind}", kind, max(_KINDS))
     current, unpack = _KINDS[kind]
@@ -81,26 +106,6 @@ def _decode(kind: object, version: object, fields: Any) -> Event:
         return unpack(fields)
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise EventFormatError(f"event of kind {kind} is malformed: {error}") from error
-
-
-def decode_all(raw: bytes) -> Iterator[Event]:
-    """Yields the events of a frame: msgpack objects one behind the other.
-
-    Raises:
-        EventFormatError: If something in ``raw`` is not an event.
-        UnsupportedFormatError: If a newer Milepost wrote it.
-    """
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=len(raw) or 1)
-    unpacker.feed(raw)
-    try:
-        for item in unpacker:
-            if not isinstance(item, list) or len(item) != 3:
-                raise EventFormatError("not an event")
-            yield _decode(*item)
-    except (msgpack.UnpackException, UnicodeDecodeError) as error:
-        raise EventFormatError(f"not an event: {error}") from error
-    if unpacker.tell() != len(raw):
-        raise EventFormatError("the last event is cut off")
 
 
 # -- one pair of functions per kind ----------------------------------------------------------------
@@ -119,7 +124,9 @@ def _pack_created(event: WorkflowCreated) -> Fields:
 
 
 def _unpack_created(fields: Fields) -> WorkflowCreated:
-    workflow_id, at_us, fragment, metadata, environment, durability, versions = fields
+    workflow_id, at_us, fragment, metadata, environment, durability, versions = expect_fields(
+        fields, str, int, list, object, object, str, str
+    )
     return WorkflowCreated(
         workflow_id=workflow_id,
         at_us=at_us,
@@ -136,7 +143,7 @@ def _pack_taken(event: OwnershipTaken) -> Fields:
 
 
 def _unpack_taken(fields: Fields) -> OwnershipTaken:
-    epoch, owner, reason, at_us = fields
+    epoch, owner, reason, at_us = expect_fields(fields, int, str, str, int)
     return OwnershipTaken(epoch=epoch, owner=owner, reason=reason, at_us=at_us)
 
 
@@ -145,7 +152,7 @@ def _pack_scheduled(event: TasksScheduled) -> Fields:
 
 
 def _unpack_scheduled(fields: Fields) -> TasksScheduled:
-    number, at_us, tasks, attempts = fields
+    number, at_us, tasks, attempts = expect_fields(fields, int, int, list, list)
     return TasksScheduled(
         slice=number,
         at_us=at_us,
@@ -167,13 +174,15 @@ def _pack_committed(event: TasksCommitted) -> Fields:
 
 
 def _unpack_committed(fields: Fields) -> TasksCommitted:
-    number, node, tasks, attempts, payloads, started_us, durations_us = fields
+    number, node, tasks, attempts, payloads, started_us, durations_us = expect_fields(
+        fields, int, str, list, list, list, list, list
+    )
     return TasksCommitted(
         slice=number,
         node=node,
         tasks=unpack_integers(tasks),
         attempts=unpack_integers(attempts),
-        payloads=tuple(expect_payload(payload) for payload in payloads),
+        payloads=tuple(map(expect_payload, payloads)),
         started_us=unpack_integers(started_us),
         durations_us=unpack_integers(durations_us),
     )
@@ -193,8 +202,10 @@ def _pack_failed(event: AttemptFailed) -> Fields:
 
 
 def _unpack_failed(fields: Fields) -> AttemptFailed:
-    number, task, attempt, error, final, at_us, node = fields
-    kind, type_, message, traceback, exception = error
+    number, task, attempt, error, final, at_us, node = expect_fields(
+        fields, int, int, int, list, bool, int, str
+    )
+    kind, type_, message, traceback, exception = expect_fields(error, str, str, str, str, object)
     return AttemptFailed(
         slice=number,
         task=task,
@@ -218,7 +229,7 @@ def _pack_lost(event: AttemptsLost) -> Fields:
 
 
 def _unpack_lost(fields: Fields) -> AttemptsLost:
-    number, tasks, attempts, reason, at_us = fields
+    number, tasks, attempts, reason, at_us = expect_fields(fields, int, list, list, str, int)
     return AttemptsLost(
         slice=number,
         tasks=unpack_integers(tasks),
@@ -241,7 +252,9 @@ def _pack_extended(event: GraphExtended) -> Fields:
 
 
 def _unpack_extended(fields: Fields) -> GraphExtended:
-    number, task, attempt, fragment, started_us, duration_us, node = fields
+    number, task, attempt, fragment, started_us, duration_us, node = expect_fields(
+        fields, int, int, int, list, int, int, str
+    )
     return GraphExtended(
         slice=number,
         task=task,
@@ -258,7 +271,7 @@ def _pack_status(event: StatusChanged) -> Fields:
 
 
 def _unpack_status(fields: Fields) -> StatusChanged:
-    status, reason, who, at_us = fields
+    status, reason, who, at_us = expect_fields(fields, str, str, str, int)
     return StatusChanged(status=status, reason=reason, who=who, at_us=at_us)
 
 
@@ -267,7 +280,7 @@ def _pack_noted(event: Noted) -> Fields:
 
 
 def _unpack_noted(fields: Fields) -> Noted:
-    text, who, at_us = fields
+    text, who, at_us = expect_fields(fields, str, str, int)
     return Noted(text=text, who=who, at_us=at_us)
 
 

@@ -1,23 +1,51 @@
-"""Columns of integers and payloads as compact msgpack values.
+"""Fields, columns of integers and payloads as compact msgpack values.
 
-Integers are stored as an arithmetic run or as differences, whichever is shorter; neighbours in a
-column are near each other (task numbers, times), so most entries take one byte.
+Whatever msgpack can hold may stand in damaged or forged bytes, so everything read here is checked
+by exact type: what is behind this module can rely on it. Integers are stored as an arithmetic run
+or as differences, whichever is shorter; neighbours in a column are near each other (task numbers,
+times), so most entries take one byte.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from milepost.replay.payload import Encoding, Payload
 
 Packed: TypeAlias = list[object]
 
+_PLAIN = Encoding.PLAIN.value
 _RUN = 0
 _DIFFERENCES = 1
 COLUMN_ROWS_MAX = 1 << 24
 """A run of more rows than this is refused: it is damage or malice, not a journal of ours."""
+
+
+def expect_fields(packed: object, *types: type) -> list[Any]:
+    """Reads a list of values of exactly these types; ``object`` stands for any.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if type(packed) is not list or len(packed) != len(types):
+        raise ValueError(f"not a list of {len(types)} fields")
+    for position, (value, expected) in enumerate(zip(packed, types, strict=True)):
+        if type(value) is not expected and expected is not object:
+            raise ValueError(f"field {position} is of type {type(value).__name__}")
+    return packed
+
+
+def expect_rows(packed: object, row: type) -> list[Any]:
+    """Reads a list of any length of values of exactly this type.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if type(packed) is not list or not set(map(type, packed)) <= {row}:
+        raise ValueError(f"not a list of {row.__name__}")
+    return packed
 
 
 def pack_integers(column: Sequence[int]) -> Packed:
@@ -30,21 +58,20 @@ def pack_integers(column: Sequence[int]) -> Packed:
     return [_DIFFERENCES, column[0], *differences]
 
 
-def unpack_integers(packed: Sequence[int]) -> tuple[int, ...]:
+def unpack_integers(packed: object) -> tuple[int, ...]:
     """Reads what :func:`pack_integers` wrote.
 
     Raises:
         ValueError: If it is not such a value.
     """
-    if not packed:
+    rows: list[int] = expect_rows(packed, int)
+    if not rows:
         return ()
-    if set(map(type, packed)) != {int}:
-        raise ValueError("not a column of integers: it holds something else")
-    if packed[0] == _DIFFERENCES:
-        return tuple(accumulate(packed[1:]))
-    if packed[0] != _RUN or len(packed) != 4 or not 0 < packed[3] <= COLUMN_ROWS_MAX:
-        raise ValueError(f"not a column of integers: {packed[:4]}")
-    _, first, step, count = packed
+    if rows[0] == _DIFFERENCES:
+        return tuple(accumulate(rows[1:]))
+    if rows[0] != _RUN or len(rows) != 4 or not 0 < rows[3] <= COLUMN_ROWS_MAX:
+        raise ValueError(f"not a column of integers: {rows[:4]}")
+    _, first, step, count = rows
     if step == 0:
         return (first,) * count
     return tuple(range(first, first + step * count, step))
@@ -56,7 +83,7 @@ def pack_payload(payload: Payload | None) -> object:
         return None
     if payload.digest:
         return [payload.encoding, [payload.digest, payload.size]]
-    if payload.encoding == Encoding.PLAIN:
+    if payload.encoding == _PLAIN:
         return payload.data
     return [payload.encoding, payload.data]
 
@@ -67,17 +94,7 @@ def unpack_payload(packed: object) -> Payload | None:
     Raises:
         ValueError: If it is not such a value.
     """
-    match packed:
-        case None:
-            return None
-        case bytes():
-            return Payload(encoding=Encoding.PLAIN.value, data=packed, size=len(packed))
-        case [int() as encoding, bytes() as data]:
-            return Payload(encoding=encoding, data=data, size=len(data))
-        case [int() as encoding, [bytes() as digest, int() as size]] if digest:
-            return Payload(encoding=encoding, digest=digest, size=size)
-        case _:
-            raise ValueError("not a payload")
+    return None if packed is None else expect_payload(packed)
 
 
 def expect_payload(packed: object) -> Payload:
@@ -86,7 +103,12 @@ def expect_payload(packed: object) -> Payload:
     Raises:
         ValueError: If it is not.
     """
-    payload = unpack_payload(packed)
-    if payload is None:
-        raise ValueError("a payload is missing")
-    return payload
+    if type(packed) is bytes:
+        return Payload(encoding=_PLAIN, data=packed, size=len(packed))
+    encoding, content = expect_fields(packed, int, object)
+    if type(content) is bytes:
+        return Payload(encoding=encoding, data=content, size=len(content))
+    digest, size = expect_fields(content, bytes, int)
+    if not digest or size < 0:
+        raise ValueError("not a payload")
+    return Payload(encoding=encoding, digest=digest, size=size)

@@ -33,7 +33,7 @@ from milepost.replay.inputs import (
     SliceReported,
     WorkWanted,
 )
-from milepost.replay.state import FINAL, State, Status, TaskState
+from milepost.replay.state import FINAL, Slice, State, Status, TaskState
 
 Item = TypeVar("Item")
 
@@ -144,9 +144,8 @@ def _schedule(state: State, wanted: WorkWanted) -> Decision:
 
 def _cut_slices(state: State, option: int, wanted: WorkWanted) -> Iterator[tuple[int, ...]]:
     """Cuts the ready tasks of a class into slices, for as many workers as are free."""
-    under_way = sum(slice_.option == option for slice_ in state.slices.values())
-    free = wanted.slices_max - under_way
-    if free <= 0 or not state.ready[option]:
+    free = wanted.slices_max - state.slice_counts[option]
+    if free <= 0:
         return
     fair_share = min(SLICE_TASKS_MAX, -(-len(state.ready[option]) // free))
     ready = _iterate_ready(state, option)
@@ -188,7 +187,7 @@ def _expect_cost(state: State, task: int, wanted: WorkWanted) -> float:
 
 
 def _take_report(state: State, report: SliceReported) -> Decision:
-    slice_ = state.slices.get(report.slice)
+    slice_ = _find_slice(state, report.slice)
     if slice_ is None:
         return NOTHING
     report = _drop_settled(state, report, slice_.outstanding)
@@ -199,6 +198,11 @@ def _take_report(state: State, report: SliceReported) -> Decision:
     failures = [_failed(state, report, raised) for raised in report.raised]
     events.extend(failures)
     return _conclude(state, events, report.tasks, failures, report.at_us)
+
+
+def _find_slice(state: State, number: int) -> Slice | None:
+    """Returns the slice if anything can still come of it; a canceled workflow wants nothing."""
+    return None if state.status in FINAL else state.slices.get(number)
 
 
 def _conclude(
@@ -305,7 +309,7 @@ def _is_exhausted(state: State, task: int) -> bool:
 
 def _take_loss(state: State, lost: SliceLost) -> Decision:
     """Blames a task that was alone with its worker; of several, none can be blamed."""
-    slice_ = state.slices.get(lost.slice)
+    slice_ = _find_slice(state, lost.slice)
     if slice_ is None:
         return NOTHING
     tasks = tuple(slice_.outstanding)

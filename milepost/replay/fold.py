@@ -31,7 +31,7 @@ from milepost.replay.state import FINAL, Slice, State, Status, TaskState
 _STATUS_FROM: dict[Status, frozenset[Status | None]] = {
     Status.PENDING: frozenset({None, Status.RUNNING, Status.PENDING, Status.FAILED}),
     Status.RUNNING: frozenset({None, Status.RUNNING, Status.PENDING, Status.FAILED}),
-    Status.SUCCESSFUL: frozenset({Status.RUNNING}),
+    Status.SUCCESSFUL: frozenset({Status.RUNNING, Status.PENDING}),
     Status.FAILED: frozenset({Status.RUNNING}),
     Status.CANCELED: frozenset({Status.RUNNING, Status.PENDING, Status.FAILED}),
     Status.RESUMABLE: frozenset(),
@@ -105,8 +105,7 @@ def _require(condition: bool, reason: str, *values: object) -> None:
 
 
 def _create(state: State, event: WorkflowCreated) -> None:
-    fault = find_fault(event.fragment)
-    _require(fault is None, f"its graph is not well formed: {fault}")
+    _require_well_formed(state, event.fragment)
     state.workflow_id = event.workflow_id
     state.created_us = event.at_us
     state.metadata = event.metadata
@@ -124,6 +123,7 @@ def _take_ownership(state: State, event: OwnershipTaken) -> None:
         for task in slice_.outstanding:
             _make_ready(state, task)
     state.slices.clear()
+    state.slice_counts.clear()
 
 
 def _change_status(state: State, event: StatusChanged) -> None:
@@ -171,6 +171,7 @@ def _schedule(state: State, event: TasksScheduled) -> None:
         _move(state, task, TaskState.SCHEDULED)
         state.attempts[task] += 1
     state.slices[event.slice] = Slice(option, dict.fromkeys(tasks))
+    state.slice_counts[option] += 1
     state.next_slice += 1
     _drop_stale(state, option)
 
@@ -180,6 +181,8 @@ def _drop_stale(state: State, option: int) -> None:
     queue = state.ready[option]
     while queue and state.tasks[queue[0]] != TaskState.READY:
         queue.popleft()
+    if not queue:
+        del state.ready[option]
 
 
 def _commit(state: State, event: TasksCommitted) -> None:
@@ -209,11 +212,7 @@ def _complete(state: State, task: int, payload: Payload) -> None:
 
 def _extend(state: State, event: GraphExtended) -> None:
     _require_outstanding(state, event.slice, (event.task,), (event.attempt,))
-    fault = find_fault(event.fragment)
-    _require(fault is None, f"its graph is not well formed: {fault}")
-    for function in event.fragment.functions:
-        known = function.code is not None or state.graph.knows_function(function.digest)
-        _require(known, "its function is not in the journal", function.name)
+    _require_well_formed(state, event.fragment)
     root = _add_fragment(state, event.fragment)
     state.creators[root] = event.task
     _move(state, event.task, TaskState.EXTENDED)
@@ -235,8 +234,9 @@ def _fail(state: State, event: AttemptFailed) -> None:
 
 
 def _lose(state: State, event: AttemptsLost) -> None:
-    _require(len(event.attempts) == len(event.tasks), "columns differ in length")
-    _require(len(set(event.tasks)) == len(event.tasks), "an attempt is lost once")
+    size = len(event.tasks)
+    _require(size > 0 and len(event.attempts) == size, "columns differ in length")
+    _require(len(set(event.tasks)) == size, "an attempt is lost once")
     _require_outstanding(state, event.slice, event.tasks, event.attempts)
     for task in event.tasks:
         _make_ready(state, task)
@@ -260,13 +260,22 @@ def _require_outstanding(
             raise _Refused(f"not the present attempt of task {task} ({attempt})")
 
 
+def _require_well_formed(state: State, fragment: Fragment) -> None:
+    fault = find_fault(fragment)
+    _require(fault is None, f"its graph is not well formed: {fault}")
+    for function in fragment.functions:
+        known = function.code is not None or state.graph.knows_function(function.digest)
+        _require(known, "its function is not in the journal", function.name)
+
+
 def _settle(state: State, number: int, tasks: tuple[int, ...]) -> None:
     """Takes ``tasks`` off their slice; a slice with nothing outstanding is over."""
-    outstanding = state.slices[number].outstanding
+    slice_ = state.slices[number]
     for task in tasks:
-        del outstanding[task]
-    if not outstanding:
+        del slice_.outstanding[task]
+    if not slice_.outstanding:
         del state.slices[number]
+        state.slice_counts[slice_.option] -= 1
     if state.suspects:
         state.suspects.difference_update(tasks)
 

@@ -3,7 +3,8 @@
 A fragment is the graph of a new workflow, or what a continuation adds to it. Functions, options,
 argument templates and constants stand once each in a table; a node is one row of columns that
 point into the tables. Inputs come before the nodes that use them; the last node is the root, whose
-value is the value of the fragment. Numbers are relative to the fragment.
+value is the value of the fragment; every other node is an input of some node. Numbers are relative
+to the fragment.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def find_fault(fragment: Fragment) -> str | None:
             return f"column {name} has {len(column)} rows, not {width}"
         if min(column) < 0 or max(column) >= limit:
             return f"column {name} points outside its table of {limit}"
-    return _find_input_fault(fragment, width)
+    return _find_input_fault(fragment, width) or _find_unused(fragment, width)
 
 
 def _find_input_fault(fragment: Fragment, width: int) -> str | None:
@@ -118,3 +119,9 @@ def _find_input_fault(fragment: Fragment, width: int) -> str | None:
         if constant.nodes and not 0 <= min(constant.nodes) <= max(constant.nodes) < width:
             return "a constant names a node outside the fragment"
     return None
+
+
+def _find_unused(fragment: Fragment, width: int) -> str | None:
+    """When the root has its value nothing may be left to do, so the root needs every node."""
+    unused = set(range(width - 1)).difference(fragment.inputs)
+    return f"node {min(unused)} is not the root and no node takes it" if unused else None

@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from milepost.replay.columns import (
+    expect_fields,
     expect_payload,
+    expect_rows,
     pack_integers,
     pack_payload,
     unpack_integers,
     unpack_payload,
 )
 from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
+
+_FRAGMENT_TYPES = (list,) * 11
 
 
 def pack_fragment(fragment: Fragment) -> list[Any]:
@@ -39,37 +43,48 @@ def pack_fragment(fragment: Fragment) -> list[Any]:
     ]
 
 
-def unpack_fragment(fields: list[Any]) -> Fragment:
+def unpack_fragment(packed: object) -> Fragment:
     """Reads what :func:`pack_fragment` wrote.
 
     Raises:
-        ValueError: If it is not such a value (also TypeError, IndexError).
+        ValueError: If it is not such a value.
     """
-    counts = unpack_integers(fields[9])
-    return Fragment(
-        names=tuple(fields[0]),
-        functions=tuple(
-            Function(name=name, digest=digest, code=unpack_payload(code))
-            for name, digest, code in fields[1]
-        ),
-        options=tuple(
-            TaskOptions(
-                max_retries=retries, retry_errors=expect_payload(errors), ray=expect_payload(ray)
-            )
-            for retries, errors, ray in fields[2]
-        ),
-        templates=tuple(fields[3]),
-        constants=tuple(
-            Constant(payload=expect_payload(payload), nodes=unpack_integers(nodes))
-            for payload, nodes in fields[4]
-        ),
-        node_names=unpack_integers(fields[5]),
-        node_functions=unpack_integers(fields[6]),
-        node_options=unpack_integers(fields[7]),
-        node_templates=unpack_integers(fields[8]),
-        input_counts=counts,
-        inputs=_from_distances(counts, unpack_integers(fields[10])),
+    names, functions, options, templates, constants, *columns = expect_fields(
+        packed, *_FRAGMENT_TYPES
     )
+    node_names, node_functions, node_options, node_templates, counts, distances = map(
+        unpack_integers, columns
+    )
+    return Fragment(
+        names=tuple(expect_rows(names, str)),
+        functions=tuple(map(_unpack_function, functions)),
+        options=tuple(map(_unpack_options, options)),
+        templates=tuple(expect_rows(templates, bytes)),
+        constants=tuple(map(_unpack_constant, constants)),
+        node_names=node_names,
+        node_functions=node_functions,
+        node_options=node_options,
+        node_templates=node_templates,
+        input_counts=counts,
+        inputs=_from_distances(counts, distances),
+    )
+
+
+def _unpack_function(packed: object) -> Function:
+    name, digest, code = expect_fields(packed, str, bytes, object)
+    return Function(name=name, digest=digest, code=unpack_payload(code))
+
+
+def _unpack_options(packed: object) -> TaskOptions:
+    retries, errors, ray = expect_fields(packed, int, object, object)
+    return TaskOptions(
+        max_retries=retries, retry_errors=expect_payload(errors), ray=expect_payload(ray)
+    )
+
+
+def _unpack_constant(packed: object) -> Constant:
+    payload, nodes = expect_fields(packed, object, object)
+    return Constant(payload=expect_payload(payload), nodes=unpack_integers(nodes))
 
 
 def _owners(counts: tuple[int, ...]) -> Iterator[int]:

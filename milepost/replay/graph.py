@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
 
-_NUMBERED = re.compile(r"(.+)_([1-9][0-9]{0,15})", re.DOTALL)
+_NUMBERED = re.compile(r"(.*)_([1-9][0-9]{0,15})", re.DOTALL)
 NO_NODE = -1
 Item = TypeVar("Item", bytes, TaskOptions)
 

@@ -51,6 +51,7 @@ def _check_queues(state: State) -> None:
     ready = {task for task, kind in enumerate(state.tasks) if kind == TaskState.READY}
     assert ready <= queued, ready - queued
     for option, queue in state.ready.items():
+        assert queue, option
         assert all(state.graph.node_options[task] == option for task in queue), option
 
 
@@ -59,6 +60,8 @@ def _check_slices(state: State) -> None:
     assert len(outstanding) == len(set(outstanding)), outstanding
     scheduled = {task for task, kind in enumerate(state.tasks) if kind == TaskState.SCHEDULED}
     assert set(outstanding) == scheduled, (outstanding, scheduled)
+    counted = Counter(slice_.option for slice_ in state.slices.values())
+    assert state.slice_counts == counted, (state.slice_counts, counted)
 
 
 def _check_status(state: State) -> None:

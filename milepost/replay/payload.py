@@ -2,21 +2,23 @@
 
 A :class:`Payload` is either inline (its bytes travel in the event) or a reference to a blob by
 digest. Plain data are ``None``, ``bool``, ``int`` (64 bits), ``float``, ``str``, ``bytes``, and
-lists and string-keyed dicts of these, by exact type: msgpack gives back an equal value of equal
-type. Everything else is pickled by the engine and stays opaque here. This module never unpickles.
+lists and string-keyed dicts of these, by exact type and each container in one place only: msgpack
+gives back an equal value of equal type. Everything else is pickled by the engine and stays opaque
+here. This module never unpickles.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgpack
 
-Plain: TypeAlias = "None | bool | int | float | str | bytes | list[Plain] | dict[str, Plain]"
+Plain: TypeAlias = "bool | int | float | str | bytes | list[Plain] | dict[str, Plain] | None"
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_CONTAINERS = frozenset({list, dict})
 _PLAIN_DEPTH_MAX = 100  # msgpack's own limit is 511; deeper values are pickled
 
 
@@ -29,8 +31,6 @@ class Encoding(IntEnum):
     """A pickle stream without out-of-band buffers."""
     BUFFERS = 2
     """A pickle stream followed by its out-of-band buffers (layout: docs/format.md)."""
-    PLAIN_TUPLE = 3
-    """One msgpack array of plain data that was a tuple."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,39 +55,36 @@ def inline(encoding: int, data: bytes) -> Payload:
     return Payload(encoding=encoding, data=data, size=len(data))
 
 
-def is_plain(value: object, depth: int = 0) -> bool:
+def is_plain(value: object) -> bool:
     """Tells whether ``value`` is plain data, by exact types all the way down."""
-    kind = type(value)
-    if kind in _SCALARS:
-        return True
-    if depth >= _PLAIN_DEPTH_MAX:
-        return False
-    if kind is list:
-        return _all_plain(value, depth)  # type: ignore[arg-type]
-    if kind is dict:
-        keys_are_text = set(map(type, value)) <= {str}  # type: ignore[call-overload]
-        return keys_are_text and _all_plain(list(value.values()), depth)  # type: ignore[attr-defined]
-    return False
-
-
-def _all_plain(values: list[object], depth: int) -> bool:
-    kinds = set(map(type, values))
-    if kinds <= _SCALARS:
-        return True
-    if not kinds <= _SCALARS | {list, dict}:
-        return False
-    return all(is_plain(value, depth + 1) for value in values)
+    return pack_plain(value) is not None
 
 
 def pack_plain(value: object) -> bytes | None:
-    """Serializes plain data; returns None if ``value`` is not plain (or an int beyond 64 bits)."""
-    if not is_plain(value):
+    """Serializes plain data; returns None if ``value`` is something else."""
+    if not _has_plain_types(value, 0, set()):
         return None
     try:
         packed: bytes = msgpack.packb(value, use_bin_type=True)
-    except (OverflowError, UnicodeEncodeError):
+    except (OverflowError, ValueError):  # an int beyond 64 bits, a lone surrogate, 4 GiB of bytes
         return None
     return packed
+
+
+def _has_plain_types(value: Any, depth: int, seen: set[int]) -> bool:
+    """Checks types and shape. A container met twice is shared or cyclic: pickle keeps it one."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind not in _CONTAINERS or depth == _PLAIN_DEPTH_MAX or id(value) in seen:
+        return False
+    seen.add(id(value))
+    if kind is dict and not set(map(type, value)) <= {str}:
+        return False
+    items = value if kind is list else value.values()
+    if set(map(type, items)) <= _SCALARS:
+        return True
+    return all(_has_plain_types(item, depth + 1, seen) for item in items)
 
 
 def unpack_plain(data: bytes) -> Plain:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -84,9 +84,10 @@ class State:
         failures: For tasks that failed since the last resume, how often.
         failed: The errors of tasks in state FAILED, in order.
         suspects: Tasks whose worker died; they travel alone until they commit.
-        ready: For each scheduling class its ready tasks in order. May hold stale entries: an entry
-            counts only if the task is READY.
+        ready: For each scheduling class that has some, its ready tasks in order. May hold stale
+            entries: an entry counts only if the task is READY.
         slices: Slices under way.
+        slice_counts: For each scheduling class, how many of its slices are under way.
         counts: How many tasks are in each :class:`TaskState`.
     """
 
@@ -109,6 +110,7 @@ class State:
         "ready",
         "results",
         "root",
+        "slice_counts",
         "slices",
         "started_us",
         "status",
@@ -145,6 +147,7 @@ class State:
         self.suspects: set[int] = set()
         self.ready: dict[int, deque[int]] = {}
         self.slices: dict[int, Slice] = {}
+        self.slice_counts: Counter[int] = Counter()
         self.counts = [0] * len(TaskState)
 
     def task_state(self, task: int) -> TaskState:

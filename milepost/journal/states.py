@@ -1,19 +1,20 @@
-"""What a dispatcher reads from journals: stored states, and the newest status without the rest."""
+"""What journals say: whole states by folding, or only the newest status.
+
+The replayer gives events their meaning; this module brings it the verified frames, and turns what
+it refuses into a damaged place in a file.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from milepost.errors import CorruptJournalError, IllegalEventError, MilepostError
-from milepost.journal import (
-    Frame,
-    JournalWriter,
-    Store,
-    list_workflows,
-    read_journal,
-    read_newest_frames,
-    take_ownership,
-)
+from milepost.journal.catalog import list_workflows
+from milepost.journal.frame import Frame
+from milepost.journal.ownership import take_ownership
+from milepost.journal.reader import read_journal, read_newest_frames
+from milepost.journal.store import Store
+from milepost.journal.writer import JournalWriter
 from milepost.replay.codec import EventFormatError, decode_all
 from milepost.replay.events import OwnershipTaken, StatusChanged
 from milepost.replay.fold import apply

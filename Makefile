@@ -1,0 +1,54 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv, once.
+# Extra arguments: make test ARGS="-k journal", make demo ARGS="--kill-at random".
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock clean
+
+help:  ## list these commands
+	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(INSTALLED)  ## kill a whole Ray cluster halfway through a job, and see the job go on
+	@$(BIN)/python docs/examples/stdlib_survey.py $(ARGS)
+
+test: $(INSTALLED)  ## run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED)  ## lint, check formatting, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## mend what the linter can mend, and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(INSTALLED)  ## write requirements-dev.lock anew (ARGS=--upgrade for the newest versions)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --strip-extras \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		--extra dev --output-file requirements-dev.lock $(ARGS) pyproject.toml
+
+clean:  ## remove the virtual environment, caches and what a build leaves
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find milepost tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A .venv whose Python is gone or too old (it was copied, or the system was upgraded) is made anew.
+$(INSTALLED): pyproject.toml requirements-dev.lock
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+			echo "Milepost needs Python 3.11 or newer, and $(PYTHON) is not." \
+				"Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }; \
+		echo "Setting up .venv (once; a minute or two) ..."; \
+		$(PYTHON) -m venv --clear .venv || { \
+			echo "$(PYTHON) cannot make a virtual environment." \
+				"On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint requirements-dev.lock --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,48 @@
+"""Bytes that last: what happened to a workflow, on storage that nobody shares a memory with.
+
+A store (:mod:`~milepost.journal.store`) keeps objects. A workflow's journal is a chain of segments
+(:mod:`~milepost.journal.segment`) made of frames (:mod:`~milepost.journal.frame`). Whoever takes
+ownership (:mod:`~milepost.journal.ownership`) gets the only writer whose flushes succeed
+(:mod:`~milepost.journal.writer`); everybody may read (:mod:`~milepost.journal.reader`). Large
+values are blobs beside the journal (:mod:`~milepost.journal.blob`).
+
+An event is opaque bytes here. Nothing in this package imports Ray or unpickles anything, and every
+call blocks: an event loop calls it from a thread.
+"""
+
+from milepost.journal.blob import get_blob, map_blob, put_blob
+from milepost.journal.catalog import list_workflows
+from milepost.journal.frame import Frame
+from milepost.journal.layout import decode_workflow_id, encode_workflow_id
+from milepost.journal.local import LocalStore
+from milepost.journal.location import open_store
+from milepost.journal.memory import MemoryStore
+from milepost.journal.ownership import take_ownership
+from milepost.journal.reader import read_journal, read_newest_frames
+from milepost.journal.root import read_store_id
+from milepost.journal.states import load_state, read_status
+from milepost.journal.store import ObjectNotFoundError, Store, StoredObject
+from milepost.journal.writer import JournalWriter
+
+__all__ = [
+    "Frame",
+    "JournalWriter",
+    "LocalStore",
+    "MemoryStore",
+    "ObjectNotFoundError",
+    "Store",
+    "StoredObject",
+    "decode_workflow_id",
+    "encode_workflow_id",
+    "get_blob",
+    "list_workflows",
+    "load_state",
+    "map_blob",
+    "open_store",
+    "put_blob",
+    "read_journal",
+    "read_newest_frames",
+    "read_status",
+    "read_store_id",
+    "take_ownership",
+]

@@ -1,0 +1,110 @@
+"""``docs/format.md`` suffices: a reader that was written from the page alone reads the journals."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import msgpack
+import pytest
+import zstandard
+
+from milepost.errors import LostOwnershipError
+from milepost.journal import Store, put_blob, read_journal, take_ownership
+from milepost.journal.frame import CHAIN_START, encode_frames
+
+PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+
+
+class PageReader:
+    """Reads a journal as the page says; knows nothing of the package but ``get`` and ``list``."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self.store = store
+        self.folder = folder
+
+    def read(self) -> list[object]:
+        names = sorted(each.key.rsplit("/", 1)[1] for each in self.store.list(self.folder))
+        lineage: list[tuple[bytes, int | None, bytes]] = []
+        name, sealed, chain_due = names[-1], None, b""
+        while True:
+            content = self.store.get(self.folder + name)
+            lineage.append((content, sealed, chain_due))
+            assert content[:10] == b"\x89MPSEG\r\n\x01\x00"
+            assert zlib.crc32(content[:104]) == struct.unpack_from("<I", content, 104)[0]
+            if not any(content[64:104]):
+                break
+            epoch, index, nonce, sealed, chain_due = struct.unpack_from("<II8sQ16s", content, 64)
+            name = f"{epoch:010d}.{index:010d}.{nonce.hex()}"
+        return self._events(lineage[::-1])
+
+    def _events(self, lineage: list[tuple[bytes, int | None, bytes]]) -> list[object]:
+        seq, chain, found = 0, bytes(16), []
+        for content, sealed, chain_due in lineage:
+            offset, end = 108, len(content) if sealed is None else sealed
+            assert struct.unpack_from("<Q", content, 48)[0] == seq
+            while offset < end:
+                length, epoch, count, flags, first = struct.unpack_from(
+                    "<IIHHQ", content, offset + 4
+                )
+                payload = content[offset + 48 : offset + 48 + length]
+                raw = zstandard.decompress(payload) if flags & 1 else payload
+                assert (first, epoch) == (seq, struct.unpack_from("<I", content, 32)[0])
+                chain = hashlib.sha256(
+                    chain + struct.pack("<IQI", epoch, first, count) + raw
+                ).digest()[:16]
+                assert content[offset + 24 : offset + 40] == chain
+                unpacker = msgpack.Unpacker()
+                unpacker.feed(raw)
+                events = list(unpacker)
+                assert len(events) == count
+                found += events
+                seq, offset = seq + count, offset + 48 + length
+            assert sealed is None or (offset, chain) == (sealed, chain_due)
+        return found
+
+
+def test_a_reader_written_from_the_page_reads_what_the_library_reads(store: Store) -> None:
+    value = 0
+    old = None
+    for owner in range(4):
+        writer = take_ownership(store, "w", owner=str(owner))
+        if old is not None:
+            with pytest.raises(LostOwnershipError):
+                old.flush([msgpack.packb("too late")])
+        for size in (1, 3, 400):
+            writer.flush([msgpack.packb([value + each, "text" * owner]) for each in range(size)])
+            value += size
+        old = writer
+    ours = [
+        msgpack.unpackb(event) for frame in read_journal(store, "w") for event in frame.events()
+    ]
+    assert PageReader(store, "workflows/w/segments/").read() == ours
+    assert len(ours) == value
+
+
+def test_the_example_on_the_page_is_what_the_library_writes() -> None:
+    (frame,) = encode_frames(
+        [msgpack.packb(42)],
+        journal_id=bytes(range(16)),
+        epoch=1,
+        first_seq=0,
+        chain=CHAIN_START,
+    )
+    (example,) = re.findall(r"```\n(f34d509e.*?)```", PAGE.read_text(), re.DOTALL)
+    assert bytes.fromhex(example) == frame.head + frame.payload
+
+
+def test_a_blob_can_be_read_with_the_table_on_the_page(store: Store) -> None:
+    for content in (b"short", b"long and repetitive " * 100):
+        digest, _ = put_blob(store, "w", [content])
+        stored = store.get(f"workflows/w/blobs/{digest}")
+        magic, version, flags, zero, raw_bytes, stored_bytes, inner = struct.unpack_from(
+            "<8sHHIQQ32s", stored
+        )
+        assert (magic, version, zero, inner.hex()) == (b"\x89MPBLB\r\n", 1, 0, digest)
+        assert (raw_bytes, stored_bytes) == (len(content), len(stored) - 64)
+        assert (zstandard.decompress(stored[64:]) if flags & 1 else stored[64:]) == content

@@ -1,0 +1,329 @@
+"""Builders and the harness of the tests of the pure core: given events, when input, then events."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+
+import msgpack
+import pytest
+
+from milepost.replay.codec import decode_all, encode
+from milepost.replay.decide import Decision, decide
+from milepost.replay.events import (
+    AttemptFailed,
+    AttemptsLost,
+    Event,
+    GraphExtended,
+    Noted,
+    OwnershipTaken,
+    StatusChanged,
+    TaskError,
+    TasksCommitted,
+    TasksScheduled,
+    WorkflowCreated,
+)
+from milepost.replay.fold import apply
+from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
+from milepost.replay.inputs import (
+    Continued,
+    Input,
+    OwnershipGained,
+    Raised,
+    ResumeAsked,
+    SliceLost,
+    SliceReported,
+    WorkWanted,
+)
+from milepost.replay.invariants import check
+from milepost.replay.payload import Payload, inline
+from milepost.replay.state import State
+
+AT_US = 1_700_000_000_000_000
+
+
+class Build:
+    """Short ways to make events and inputs; what a test does not name has a fixed default."""
+
+    def payload(self, value: object = None) -> Payload:
+        return inline(0, msgpack.packb(value))
+
+    def function(self, name: str = "f", *, code: bool = True) -> Function:
+        content = inline(1, b"code of " + name.encode()) if code else None
+        return Function(name=f"app.{name}", digest=name.encode().ljust(32, b"."), code=content)
+
+    def options(self, number: int = 0, max_retries: int = 3) -> TaskOptions:
+        return TaskOptions(
+            max_retries=max_retries,
+            retry_errors=self.payload(True),
+            ray=self.payload({"num_cpus": number}),
+        )
+
+    def fragment(
+        self,
+        *inputs: Sequence[int],
+        names: Sequence[str] = (),
+        classes: Sequence[int] = (),
+        functions: Sequence[str] = (),
+        max_retries: int = 3,
+        constants: tuple[Constant, ...] = (),
+    ) -> Fragment:
+        """Returns a node per entry of ``inputs``; the other columns default to one same thing."""
+        names = names or ["f"] * len(inputs)
+        functions = functions or ["f"] * len(inputs)
+        classes = classes or [0] * len(inputs)
+        templates = sorted({len(sources) for sources in inputs})
+        distinct = [list(dict.fromkeys(column)) for column in (names, functions)]
+        numbers = list(dict.fromkeys(classes))
+        return Fragment(
+            names=tuple(distinct[0]),
+            functions=tuple(self.function(name) for name in distinct[1]),
+            options=tuple(self.options(number, max_retries) for number in numbers),
+            templates=tuple(b"template of %d" % count for count in templates),
+            constants=constants,
+            node_names=tuple(distinct[0].index(name) for name in names),
+            node_functions=tuple(distinct[1].index(name) for name in functions),
+            node_options=tuple(numbers.index(number) for number in classes),
+            node_templates=tuple(templates.index(len(sources)) for sources in inputs),
+            input_counts=tuple(len(sources) for sources in inputs),
+            inputs=tuple(source for sources in inputs for source in sources),
+        )
+
+    def single(self, max_retries: int = 3) -> Fragment:
+        return self.fragment((), max_retries=max_retries)
+
+    def fan(self, width: int, max_retries: int = 3) -> Fragment:
+        """Returns ``width`` independent tasks and one that takes them all."""
+        return self.fragment(*[()] * width, range(width), max_retries=max_retries)
+
+    def chain(self, length: int) -> Fragment:
+        return self.fragment((), *[(node,) for node in range(length - 1)])
+
+    # -- events ------------------------------------------------------------------------------
+
+    def created(self, fragment: Fragment, durability: str = "pipelined") -> WorkflowCreated:
+        return WorkflowCreated(
+            workflow_id="w",
+            at_us=AT_US,
+            fragment=fragment,
+            metadata=self.payload({"user": "ann"}),
+            environment=self.payload({}),
+            durability=durability,
+            versions="milepost 1",
+        )
+
+    def taken(self, epoch: int = 1) -> OwnershipTaken:
+        return OwnershipTaken(epoch=epoch, owner=f"owner {epoch}", reason="start", at_us=AT_US)
+
+    def status(self, status: str) -> StatusChanged:
+        return StatusChanged(status=status, reason="because", who="ann", at_us=AT_US)
+
+    def started(self, fragment: Fragment, durability: str = "pipelined") -> list[Event]:
+        """Returns the first three events of every journal."""
+        return [self.created(fragment, durability), self.taken(), self.status("RUNNING")]
+
+    def scheduled(self, number: int, *tasks: int, attempt: int = 1) -> TasksScheduled:
+        attempts = (attempt,) * len(tasks)
+        return TasksScheduled(slice=number, tasks=tasks, attempts=attempts, at_us=AT_US)
+
+    def committed(self, number: int, *tasks: int, attempt: int = 1) -> TasksCommitted:
+        return TasksCommitted(
+            slice=number,
+            tasks=tasks,
+            attempts=(attempt,) * len(tasks),
+            payloads=tuple(self.payload([task, attempt]) for task in tasks),
+            started_us=(AT_US,) * len(tasks),
+            durations_us=(7,) * len(tasks),
+            node="n1",
+        )
+
+    def error(self, kind: str = "exception") -> TaskError:
+        return TaskError(
+            kind=kind, type="ValueError", message="no", traceback="at line 1", exception=None
+        )
+
+    def failed(
+        self, number: int, task: int, *, attempt: int = 1, final: bool = False
+    ) -> AttemptFailed:
+        return AttemptFailed(
+            slice=number,
+            task=task,
+            attempt=attempt,
+            error=self.error(),
+            final=final,
+            at_us=AT_US,
+            node="n1",
+        )
+
+    def lost(self, number: int, *tasks: int, attempt: int = 1) -> AttemptsLost:
+        attempts = (attempt,) * len(tasks)
+        return AttemptsLost(
+            slice=number, tasks=tasks, attempts=attempts, reason="killed", at_us=AT_US
+        )
+
+    def extended(
+        self, number: int, task: int, fragment: Fragment, *, attempt: int = 1
+    ) -> GraphExtended:
+        return GraphExtended(
+            slice=number,
+            task=task,
+            attempt=attempt,
+            fragment=fragment,
+            started_us=AT_US,
+            duration_us=7,
+            node="n1",
+        )
+
+    def noted(self) -> Noted:
+        return Noted(text="hello", who="ann", at_us=AT_US)
+
+    # -- inputs ------------------------------------------------------------------------------
+
+    def gained(self, epoch: int = 1) -> OwnershipGained:
+        return OwnershipGained(epoch=epoch, owner=f"owner {epoch}", reason="start", at_us=AT_US)
+
+    def resume(self) -> ResumeAsked:
+        return ResumeAsked(who="ann", at_us=AT_US)
+
+    def wanted(
+        self,
+        slices_max: int = 4,
+        *,
+        slice_us: int = 1000,
+        costs_us: dict[int, float] | None = None,
+    ) -> WorkWanted:
+        """Wants work; without ``costs_us`` the cost of every function is unknown."""
+        return WorkWanted(
+            slices_max=slices_max, slice_us=slice_us, costs_us=costs_us or {}, at_us=AT_US
+        )
+
+    def report(
+        self,
+        number: int,
+        *tasks: int,
+        attempt: int = 1,
+        raised: Sequence[Raised] = (),
+        continued: Sequence[Continued] = (),
+    ) -> SliceReported:
+        """Reports that ``tasks`` returned, besides what raised and what continued."""
+        return SliceReported(
+            slice=number,
+            tasks=tasks,
+            attempts=(attempt,) * len(tasks),
+            payloads=tuple(self.payload([task, attempt]) for task in tasks),
+            started_us=(AT_US,) * len(tasks),
+            durations_us=(7,) * len(tasks),
+            raised=tuple(raised),
+            continued=tuple(continued),
+            node="n1",
+            at_us=AT_US,
+        )
+
+    def raised(self, task: int, *, attempt: int = 1, retryable: bool = True) -> Raised:
+        return Raised(task=task, attempt=attempt, error=self.error(), retryable=retryable)
+
+    def continued(self, task: int, fragment: Fragment, *, attempt: int = 1) -> Continued:
+        return Continued(
+            task=task, attempt=attempt, fragment=fragment, started_us=AT_US, duration_us=7
+        )
+
+    def loss(self, number: int) -> SliceLost:
+        return SliceLost(slice=number, reason="killed", at_us=AT_US)
+
+
+class Story:
+    """One workflow: its journal so far and the live state, checked after every event."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.journal: list[Event] = []
+        self.digests: list[str] = []
+
+    def given(self, *events: Event) -> None:
+        for event in events:
+            apply(self.state, event)
+            check(self.state)
+            self.journal.append(event)
+            self.digests.append(self.state.digest())
+
+    def when(self, happened: Input) -> Decision:
+        """Decides, which must change nothing, then applies what is to be appended."""
+        before = pickle.dumps(self.state)
+        decision = decide(self.state, happened)
+        assert pickle.dumps(self.state) == before, "decide changed the state"
+        self.given(*decision.append)
+        return decision
+
+    def check_replay(self) -> None:
+        """Checks that the stored bytes of every prefix give the state that was live then."""
+        replayed = State()
+        decoded = decode_all(b"".join(map(encode, self.journal)))
+        for event, original, digest in zip(decoded, self.journal, self.digests, strict=True):
+            assert event == original
+            apply(replayed, event)
+            assert replayed.digest() == digest
+        check(replayed)
+
+
+@pytest.fixture(scope="session")
+def build() -> Build:
+    return Build()
+
+
+@pytest.fixture(scope="session")
+def new_story() -> Callable[[], Story]:
+    return Story
+
+
+@pytest.fixture
+def story() -> Iterator[Story]:
+    told = Story()
+    yield told
+    told.check_replay()
+
+
+@pytest.fixture(scope="session")
+def sample_journal(build: Build) -> list[Event]:
+    """Returns a small journal with every kind of event and every shape of payload."""
+    blob = Payload(encoding=2, digest=bytes(range(32)), size=1 << 20)
+    crash = TaskError(kind="crash", type="WorkerDied", message="ü", traceback="", exception=blob)
+    constant = Constant(payload=inline(1, b"pickle"), nodes=(0, 1))
+    graph = build.fragment(
+        (), (), (0, 1), (2, 2), names="ffgh", classes=(0, 0, 1, 0), constants=(constant,)
+    )
+    return [
+        *build.started(graph, "strict"),
+        build.scheduled(0, 0, 1),
+        build.committed(0, 1),
+        build.failed(0, 0),
+        build.noted(),
+        build.scheduled(1, 0, attempt=2),
+        AttemptFailed(
+            slice=1, task=0, attempt=2, error=crash, final=True, at_us=AT_US + 1, node=""
+        ),
+        build.status("FAILED"),
+        build.status("PENDING"),
+        build.taken(7),
+        build.status("RUNNING"),
+        build.scheduled(2, 0, attempt=3),
+        build.committed(2, 0, attempt=3),
+        build.scheduled(3, 2),
+        build.extended(3, 2, build.fragment((), (), (0, 1), names="fxf", functions="fgf")),
+        build.scheduled(4, 4, 5),
+        build.lost(4, 4, 5),
+        build.scheduled(5, 4, 5, attempt=2),
+        build.committed(5, 5, 4, attempt=2),
+        build.scheduled(6, 6),
+        build.committed(6, 6),
+        build.scheduled(7, 3),
+        TasksCommitted(
+            slice=7,
+            tasks=(3,),
+            attempts=(1,),
+            payloads=(blob,),
+            started_us=(AT_US,),
+            durations_us=(-1,),
+            node="n2",
+        ),
+        build.status("SUCCESSFUL"),
+    ]

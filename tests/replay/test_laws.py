@@ -1,0 +1,308 @@
+"""What holds for every workflow and every order of mishaps: commit once, replay is a function.
+
+A driver plays host and workers of one workflow. First it does what a drawn list of acts says, the
+mishaps among them; then the faults stop and it must come to the result. It keeps a record of its
+own, made from events alone, to compare the state with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from milepost.replay.codec import decode, encode
+from milepost.replay.decide import Decision, Finish, RunSlice, decide
+from milepost.replay.events import (
+    Event,
+    GraphExtended,
+    TasksCommitted,
+    TasksScheduled,
+    WorkflowCreated,
+)
+from milepost.replay.fold import fold
+from milepost.replay.fragment import Constant, Fragment
+from milepost.replay.inputs import Input, OwnershipGained
+from milepost.replay.payload import Payload
+from milepost.replay.state import State, Status, TaskState
+
+if TYPE_CHECKING:
+    from tests.replay.conftest import Build, Story
+
+NewStory: TypeAlias = "Callable[[], Story]"
+Row: TypeAlias = tuple[list[int], str, int]
+Shape: TypeAlias = tuple[list[Row], list[list[int]], int]
+
+ROWS = st.tuples(st.lists(st.integers(0, 7), max_size=3), st.sampled_from("fg"), st.integers(0, 1))
+SHAPES = st.tuples(
+    st.lists(ROWS, min_size=1, max_size=8),
+    st.lists(st.lists(st.integers(0, 7), max_size=2), max_size=2),
+    st.sampled_from([3, 1, 0, -1]),
+)
+POOLS = st.lists(SHAPES, min_size=3, max_size=5)
+ACTS = ["work", "report", "report", "work", "lose", "report", "take", "resume", "pend", "repeat"]
+PLANS = st.binary(min_size=90, max_size=240)
+"""Three bytes an act: its kind and two numbers to choose with."""
+
+
+def make_fragment(build: Build, shape: Shape) -> Fragment:
+    """Makes a graph of a drawn shape; nodes that no other takes are taken by the root."""
+    rows, constants, max_retries = shape
+    inputs = [[number % at for number in row[0]] if at else [] for at, row in enumerate(rows)]
+    taken = {source for sources in inputs for source in sources}
+    inputs[-1] += [node for node in range(len(rows) - 1) if node not in taken]
+    names = [row[1] for row in rows]
+    return build.fragment(
+        *inputs,
+        names=names,
+        functions=names,
+        classes=[row[2] for row in rows],
+        max_retries=max_retries,
+        constants=tuple(
+            Constant(payload=build.payload(), nodes=tuple(number % len(rows) for number in nodes))
+            for nodes in constants
+        ),
+    )
+
+
+class Record:
+    """What must be true, told from the events alone, without the code under test."""
+
+    def __init__(self) -> None:
+        self.root = -1
+        self.inputs: list[list[int]] = []
+        self.values: dict[int, Payload] = {}
+        self.creators: dict[int, int] = {}
+
+    def note(self, event: Event) -> None:
+        match event:
+            case WorkflowCreated():
+                self.root = self.add(event.fragment)
+            case GraphExtended():
+                self.creators[self.add(event.fragment)] = event.task
+            case TasksScheduled():
+                for task in event.tasks:
+                    assert task not in self.values, "a committed task runs again"
+                    assert task not in self.creators.values(), "an extended task runs again"
+                    assert all(source in self.values for source in self.inputs[task])
+            case TasksCommitted():
+                for task, payload in zip(event.tasks, event.payloads, strict=True):
+                    self.commit(task, payload)
+            case _:
+                pass
+
+    def add(self, fragment: Fragment) -> int:
+        first, position = len(self.inputs), 0
+        for count in fragment.input_counts:
+            sources = fragment.inputs[position : position + count]
+            self.inputs.append([first + source for source in sources])
+            position += count
+        return len(self.inputs) - 1
+
+    def commit(self, task: int, payload: Payload) -> None:
+        assert task not in self.values, "a task commits twice"
+        self.values[task] = payload
+        if task in self.creators:
+            self.commit(self.creators[task], payload)
+
+    def compare(self, state: State) -> None:
+        assert state.results == [self.values.get(task) for task in range(len(self.inputs))]
+        assert state.result == self.values.get(self.root)
+        for task, sources in enumerate(self.inputs):
+            assert list(state.graph.inputs(task)) == sources
+
+
+class Driver:
+    """Host and workers of one workflow, whose journal so far is ``events``."""
+
+    def __init__(
+        self, build: Build, story: Story, events: Sequence[Event], pool: list[Fragment]
+    ) -> None:
+        self.build, self.story, self.pool = build, story, pool
+        self.record = Record()
+        self.history: list[Input] = []
+        self.successes = 0
+        self.append(*events)
+
+    @property
+    def state(self) -> State:
+        return self.story.state
+
+    def append(self, *events: Event) -> None:
+        self.story.given(*events)
+        for event in events:
+            self.record.note(event)
+
+    def feed(self, happened: Input) -> None:
+        self.history.append(happened)
+        decision = self.story.when(happened)
+        for event in decision.append:
+            self.record.note(event)
+        self.check_effects(decision)
+
+    def check_effects(self, decision: Decision) -> None:
+        scheduled = [event for event in decision.append if isinstance(event, TasksScheduled)]
+        runs = [effect for effect in decision.effects if isinstance(effect, RunSlice)]
+        ends = [effect for effect in decision.effects if isinstance(effect, Finish)]
+        assert [(event.slice, event.tasks, event.attempts) for event in scheduled] == [
+            (effect.slice, effect.tasks, effect.attempts) for effect in runs
+        ]
+        assert all(effect.status is self.state.status for effect in ends)
+        self.successes += sum(effect.status is Status.SUCCESSFUL for effect in ends)
+
+    # -- acts --------------------------------------------------------------------------------
+
+    def act(self, kind: str, number: int, choice: int) -> None:
+        ended = self.state.status is Status.SUCCESSFUL
+        if not (ended and kind in ("take", "pend")):
+            getattr(self, kind)(number, choice)
+
+    def work(self, number: int, choice: int) -> None:
+        costs = {function: float(choice % 7) for function in range(number % 3)}
+        self.feed(self.build.wanted(1 + number % 4, slice_us=10, costs_us=costs))
+
+    def report(self, number: int, choice: int) -> None:
+        """Two bits of ``choice`` per task: it returned, raised, continued or is still at it."""
+        slice_number = self.pick_slice(number)
+        if slice_number is None:
+            return
+        ways: list[list[int]] = [[], [], [], []]
+        for position, task in enumerate(self.state.slices[slice_number].outstanding):
+            ways[(choice >> (2 * position % 8)) % 4].append(task)
+        returned, raised, continued, _ = ways
+        self.tell(slice_number, returned, raised, continued, choice)
+
+    def tell(
+        self,
+        slice_number: int,
+        returned: list[int],
+        raised: list[int],
+        continued: list[int],
+        choice: int,
+    ) -> None:
+        attempts = self.state.attempts
+        fragment = self.pool[choice % len(self.pool)]
+        report = self.build.report(
+            slice_number,
+            *returned,
+            raised=[
+                self.build.raised(task, attempt=attempts[task], retryable=choice % 3 > 0)
+                for task in raised
+            ],
+            continued=[
+                self.build.continued(task, fragment, attempt=attempts[task]) for task in continued
+            ],
+        )
+        self.feed(
+            replace(
+                report,
+                attempts=tuple(attempts[task] for task in returned),
+                payloads=tuple(self.build.payload([task, attempts[task]]) for task in returned),
+            )
+        )
+
+    def lose(self, number: int, choice: int) -> None:
+        slice_number = self.pick_slice(number)
+        if slice_number is not None:
+            self.feed(self.build.loss(slice_number))
+
+    def take(self, number: int, choice: int) -> None:
+        self.feed(self.build.gained(self.state.epoch + 1 + number % 3))
+
+    def resume(self, number: int, choice: int) -> None:
+        self.feed(self.build.resume())
+
+    def pend(self, number: int, choice: int) -> None:
+        """What the host does of its own: the workflow must wait, or gets its turn."""
+        pending = self.state.status is Status.PENDING
+        self.append(self.build.status("RUNNING" if pending else "PENDING"))
+
+    def repeat(self, number: int, choice: int) -> None:
+        """Says once more what was said before; ownership alone is never gained twice."""
+        earlier = [
+            happened for happened in self.history if not isinstance(happened, OwnershipGained)
+        ]
+        if earlier:
+            self.feed(earlier[number % len(earlier)])
+
+    def pick_slice(self, number: int) -> int | None:
+        under_way = list(self.state.slices)
+        return under_way[number % len(under_way)] if under_way else None
+
+    def finish(self) -> None:
+        """Goes on without faults; every round of this commits something, or the law is broken."""
+        for _ in range(len(self.state.graph) + 2):
+            if self.state.status is Status.PENDING:
+                self.pend(0, 0)
+            self.feed(self.build.resume())
+            self.feed(self.build.wanted(8, slice_us=10, costs_us={0: 1.0}))
+            for slice_number, slice_ in list(self.state.slices.items()):
+                self.tell(slice_number, list(slice_.outstanding), [], [], 0)
+            if self.state.status is Status.SUCCESSFUL:
+                return
+        raise AssertionError(f"no result: {self.state.status}, {self.state.counts}")
+
+
+def drive(build: Build, new_story: NewStory, pool: list[Shape], plan: bytes) -> Driver:
+    fragments = [make_fragment(build, shape) for shape in pool]
+    driver = Driver(build, new_story(), [build.created(fragments[0])], fragments)
+    driver.take(0, 0)
+    for kind, number, choice in zip(*[iter(plan)] * 3, strict=False):
+        driver.act(ACTS[kind % len(ACTS)], number, choice)
+        driver.record.compare(driver.state)
+    return driver
+
+
+@settings(max_examples=150, deadline=None)
+@given(pool=POOLS, plan=PLANS)
+def test_once_the_faults_stop_every_workflow_comes_to_its_result(
+    build: Build, new_story: NewStory, pool: list[Shape], plan: bytes
+) -> None:
+    driver = drive(build, new_story, pool, plan)
+    driver.finish()
+    driver.record.compare(driver.state)
+    driver.story.check_replay()
+    assert driver.successes == 1
+    assert driver.state.counts[TaskState.COMMITTED] == len(driver.state.graph)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pool=POOLS, plan=PLANS, cut=st.integers(0, 255))
+def test_whoever_takes_any_prefix_over_comes_to_the_result(
+    build: Build, new_story: NewStory, pool: list[Shape], plan: bytes, cut: int
+) -> None:
+    driver = drive(build, new_story, pool, plan)
+    journal = driver.story.journal
+    prefix = journal[: 1 + cut % len(journal)]
+    follower = Driver(build, new_story(), prefix, driver.pool)
+    kept = dict(follower.record.values)
+    if follower.state.status is not Status.SUCCESSFUL:
+        follower.take(0, 0)
+        follower.finish()
+    assert follower.record.values.items() >= kept.items()
+    follower.record.compare(follower.state)
+    follower.story.check_replay()
+
+
+@settings(max_examples=100, deadline=None)
+@given(pool=POOLS, plan=PLANS)
+def test_each_event_survives_its_bytes(
+    build: Build, new_story: NewStory, pool: list[Shape], plan: bytes
+) -> None:
+    for event in drive(build, new_story, pool, plan).story.journal:
+        assert decode(encode(event)) == event
+
+
+@settings(max_examples=50, deadline=None)
+@given(pool=POOLS, plan=PLANS)
+def test_the_same_events_lead_to_the_same_decisions(
+    build: Build, new_story: NewStory, pool: list[Shape], plan: bytes
+) -> None:
+    first, second = (drive(build, new_story, pool, plan) for _ in range(2))
+    assert first.story.journal == second.story.journal
+    replayed = fold(map(decode, map(encode, first.story.journal)))
+    wanted = build.wanted(8, slice_us=10, costs_us={0: 1.0})
+    assert decide(replayed, wanted) == decide(first.state, wanted)

@@ -45,10 +45,10 @@ $(INSTALLED): pyproject.toml requirements-dev.lock
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 			echo "Milepost needs Python 3.11 or newer, and $(PYTHON) is not." \
 				"Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }; \
-		echo "Setting up .venv (once; a minute or two) ..."; \
 		$(PYTHON) -m venv --clear .venv || { \
 			echo "$(PYTHON) cannot make a virtual environment." \
 				"On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@echo "Installing into .venv, once; this takes a minute or two ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		--constraint requirements-dev.lock --editable '.[dev]'
 	@touch $@

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger import BEGIN, END, Entry, keys_of
-from milepost.journal import open_store, read_journal
-from milepost.replay import decode, fold
-from milepost.replay.state import TaskState
 from milepost.journal import load_state, open_store
 
 REPORT_LAG_SECONDS_MAX = 3.0
@@ -37,9 +34,7 @@ def committed_tasks(storage: Path, workflow_id: str) -> set[str]:
     """
     state = load_state(open_store(storage, create=False), workflow_id)
     return {
-        state.graph.task_id(task)
-        for task, result in enumerate(state.results)
-        if result is not None
+        state.graph.task_id(task) for task, result in enumerate(state.results) if result is not None
     }
 
 

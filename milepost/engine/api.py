@@ -13,7 +13,7 @@ import warnings
 from typing import Any
 
 import ray
-from ray.dag import DAGNode, FunctionNode
+from ray.dag import FunctionNode
 from ray.exceptions import RayActorError, RayTaskError
 
 from milepost.engine.compiler import compile_dag
@@ -255,8 +255,10 @@ def continuation(dag: Any) -> Any:
         InvalidGraphError: If ``dag`` is not a task node.
     """
     if not isinstance(dag, FunctionNode):
-        what = "an actor node" if isinstance(dag, DAGNode) else f"a {type(dag).__name__}"
-        raise InvalidGraphError(f"continuation() takes f.bind(...) of a task, not {what}")
+        raise InvalidGraphError(
+            f"continuation() takes f.bind(...) of a @ray.remote function, not an object of type "
+            f"{type(dag).__name__}"
+        )
     return dag if current_task.get() is not None else execute(dag)
 
 

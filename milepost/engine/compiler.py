@@ -83,7 +83,8 @@ def _require_task_node(node: object, where: str) -> FunctionNode:
             f"@ray.remote function can be durable"
         )
     raise InvalidGraphError(
-        f"{where} is a {type(node).__name__}, not a DAG; pass f.bind(...) of a @ray.remote function"
+        f"{where} is of type {type(node).__name__}, not a DAG; pass f.bind(...) of a @ray.remote "
+        f"function"
     )
 
 
@@ -98,7 +99,8 @@ class _UnseenNodesError(Exception):
 class _Compiler:
     def __init__(self, sink: Sink, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
         self._sink = sink
-        self._input = _join_input(arguments, keywords)
+        make_input: Any = DAGInputData
+        self._input = make_input(*arguments, **keywords)
         self._numbers: dict[int, int] = {}
         self._kept: list[object] = []  # keeps objects alive while their id() is a key
         self._names: dict[str, int] = {}
@@ -292,25 +294,15 @@ class _Compiler:
         return Constant(payload=payload, nodes=tuple(nodes))
 
     def _read_input(self, node: DAGNode) -> Any:
-        whole = self._input
+        """As in ``ray.workflow``: a bare ``InputNode`` is all the input, in one object."""
         if isinstance(node, InputNode):
-            return whole
-        key, by_item = node._key, node._accessor_method == "__getitem__"
+            return self._input
         try:
-            return whole[key] if by_item else getattr(whole, key)
-        except (KeyError, IndexError, AttributeError, TypeError) as error:
+            return self._input[node._key]
+        except (KeyError, IndexError) as error:
             raise InvalidGraphError(
-                f"the workflow takes input {key!r}, which run() was not given "
-                f"({type(error).__name__}: {error})"
+                f"the workflow takes input {node._key!r}, which run() was not given"
             ) from error
-
-
-def _join_input(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-    """A single positional argument is the input itself, as with Ray's own DAGs."""
-    if len(arguments) == 1 and not keywords:
-        return arguments[0]
-    make: Any = DAGInputData
-    return make(*arguments, **keywords)
 
 
 def _name(node: DAGNode) -> str:

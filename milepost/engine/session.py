@@ -94,11 +94,15 @@ def _identify_cluster() -> tuple[str, str]:
 
 
 def _require_same(session: Session, storage: str | None) -> None:
+    """Looks without making a store of the other place."""
     if storage is None:
         return
-    store = open_store(storage)
-    if read_store_id(store) != session.store_id:
-        raise ConflictingInitError("storage", session.storage, store.uri)
+    try:
+        other = read_store_id(open_store(storage, create=False))
+    except MilepostError:
+        other = ""
+    if other != session.store_id:
+        raise ConflictingInitError("storage", session.storage, storage)
 
 
 def _start(cluster: tuple[str, str], storage: str | None, dispatchers: int | None) -> Session:

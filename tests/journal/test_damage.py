@@ -13,10 +13,16 @@ import zstandard
 
 from milepost.errors import CorruptJournalError, MilepostError, UnsupportedFormatError
 from milepost.journal import Frame, MemoryStore, read_journal, read_newest_frames, take_ownership
-from milepost.journal.frame import CHAIN_START, SYNC_MARK, encode_frames
+from milepost.journal.frame import CHAIN_START, SYNC_MARK, chain_frame, encode_frames
 from milepost.journal.frame import HEAD_BYTES as FRAME_HEAD_BYTES
-from milepost.journal.layout import parse_segment_name
+from milepost.journal.layout import SegmentName, parse_segment_name
 from milepost.journal.segment import HEAD_BYTES as SEGMENT_HEAD_BYTES
+from milepost.journal.segment import (
+    Parent,
+    SegmentHead,
+    encode_segment_head,
+    parse_segment_head,
+)
 
 FIRST = [[msgpack.packb({"n": n}) for n in range(3)], [msgpack.packb("b" * 150)], [b"\x07"]]
 SECOND = [[msgpack.packb(["s", n]) for n in range(2)], [msgpack.packb("y" * 30), b"\x09"]]
@@ -84,7 +90,8 @@ def test_an_old_segment_cut_at_any_byte_is_damage() -> None:
     content = store.get(oldest)
     for length in range(len(content)):
         store.put(oldest, [content[:length]])
-        with pytest.raises(CorruptJournalError) as caught:
+        reason = "end is missing" if length >= SEGMENT_HEAD_BYTES else "head is damaged"
+        with pytest.raises(CorruptJournalError, match=reason) as caught:
             read(store)
         assert caught.value.file == oldest
         assert caught.value.offset <= length
@@ -348,6 +355,74 @@ def test_a_later_frame_in_the_same_file_makes_a_hole_damage() -> None:
     with pytest.raises(CorruptJournalError, match="event 3 is stored after it") as caught:
         read(store)
     assert caught.value.offset == frames[2].offset
+
+
+def test_the_missing_frame_itself_further_on_is_damage() -> None:
+    store = MemoryStore()
+    newest = build(store)[-1]
+    last = read(store)[-1]
+    content = store.get(newest)
+    store.put(newest, [content[: last.offset], b"?", content[last.offset :]])
+    with pytest.raises(CorruptJournalError, match="stored after it") as caught:
+        read(store)
+    assert caught.value.offset == last.offset
+
+
+@pytest.mark.parametrize(("epoch", "skip", "count"), [(9, 0, 1), (2, 1, 1), (2, 0, 0)])
+def test_a_frame_with_all_checksums_right_must_still_be_the_one_that_is_due(
+    epoch: int, skip: int, count: int
+) -> None:
+    store = MemoryStore()
+    newest = build(store)[-1]
+    last = read(store)[-1]
+    content = store.get(newest)
+    raw = b"\x01" * count
+    seq = last.next_seq + skip
+    chain = chain_frame(last.chain, epoch, seq, count, raw)
+    head = SYNC_MARK + struct.pack(
+        "<IIHHQ16sI", count, epoch, count, 0, seq, chain, zlib.crc32(raw)
+    )
+    head += struct.pack("<I", zlib.crc32(content[16:32] + head))
+    store.put(newest, [content, head, raw])
+    with pytest.raises(CorruptJournalError, match="is due"):
+        read(store)
+
+
+ONE, TWO = SegmentName(1, 0, b"one____1"), SegmentName(2, 0, b"two____2")
+
+
+def parent(name: SegmentName, sealed_bytes: int = 200) -> Parent:
+    return Parent(name=name, sealed_bytes=sealed_bytes, chain=b"c" * 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "first_seq", "of"),
+    [
+        pytest.param(TWO, 0, parent(TWO), id="itself"),
+        pytest.param(ONE, 0, parent(TWO), id="a later one"),
+        pytest.param(TWO, 0, parent(ONE, 107), id="less than a head"),
+        pytest.param(SegmentName(2, 2, b"two____2"), 0, parent(ONE), id="skipping an index"),
+        pytest.param(SegmentName(1, 1, b"two____2"), 0, parent(ONE), id="of another owner"),
+        pytest.param(TWO, 5, None, id="none, though events come before"),
+        pytest.param(SegmentName(2, 1, b"two____2"), 0, None, id="none, though not the first"),
+    ],
+)
+def test_a_head_that_names_an_impossible_parent_is_damage(
+    name: SegmentName, first_seq: int, of: Parent | None
+) -> None:
+    head = SegmentHead(
+        name=name, journal_id=bytes(16), first_seq=first_seq, parent=of, whole_bytes=0
+    )
+    with pytest.raises(CorruptJournalError, match="parent"):
+        parse_segment_head(encode_segment_head(head), name, "file")
+
+
+def test_a_possible_head_comes_back() -> None:
+    for name, of in ((ONE, None), (TWO, parent(ONE)), (SegmentName(1, 1, ONE.nonce), parent(ONE))):
+        head = SegmentHead(name=name, journal_id=b"j" * 16, first_seq=0, parent=of, whole_bytes=9)
+        encoded = encode_segment_head(head)
+        assert len(encoded) == SEGMENT_HEAD_BYTES == 108
+        assert parse_segment_head(encoded, name, "file") == head
 
 
 def test_a_segment_that_died_with_its_head_unwritten_never_was() -> None:

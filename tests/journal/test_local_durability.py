@@ -127,12 +127,27 @@ def test_an_appended_file_has_a_durable_name_before_anything_is_written(
     assert calls.made == [("fsync", "f"), ("writev", "f/log"), ("fdatasync", "f/log")]
 
 
-def test_settle_syncs_the_file_and_its_name(local: LocalStore, calls: Calls) -> None:
-    local.put("f/a", [b"123"])
+def test_settle_syncs_the_file_and_every_name_on_the_way(local: LocalStore, calls: Calls) -> None:
+    local.put("e/f/a", [b"123"])
     calls.made.clear()
-    LocalStore(local.root).settle("f/a")
-    assert ("fsync", "f/a") in calls.made
-    assert calls.made[-1] == ("fsync", "f")
+    LocalStore(local.root).settle("e/f/a")
+    synced = [file for name, file in calls.made if name == "fsync"]
+    assert synced[0] == "e/f/a"
+    assert {".", "e", "e/f"} <= set(synced)
+
+
+def test_settled_content_is_read_from_the_disk_and_not_from_the_cache(
+    local: LocalStore, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.put("a", [b"123"])
+    calls.made.clear()
+
+    def record(fd: int, start: int, length: int, advice: int) -> None:
+        calls.made.append(("drop" if advice == os.POSIX_FADV_DONTNEED else "?", "a"))
+
+    monkeypatch.setattr(os, "posix_fadvise", record)
+    local.settle("a")
+    assert calls.made[:2] == [("fsync", "a"), ("drop", "a")]
 
 
 def test_a_flush_returns_only_after_the_segment_is_synced(local: LocalStore, calls: Calls) -> None:

@@ -446,6 +446,52 @@ def test_a_reader_does_not_join_two_histories() -> None:
         next(reader)
 
 
+def test_a_reader_does_not_end_before_what_it_has_given() -> None:
+    """As above, but the new owner has written nothing when the listing is repeated."""
+    store = Interfering()
+    take(store).flush([b"\x01"])
+    take(store).flush([b"\x02"])
+    reader = iter(LateFailure(store, "w"))
+    assert [next(reader).raw, next(reader).raw] == [b"\x01", b"\x02"]
+    store.delete([store.list("workflows/w/segments/")[-1].key])
+    with pytest.raises(StorageUnavailableError, match="new owner"):
+        next(reader)
+
+
+def test_a_head_that_is_written_while_it_is_read_is_seen() -> None:
+    class Slow(MemoryStore):
+        early = True
+
+        def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+            if "/segments/" in key and self.early:
+                self.early = False
+                return b""
+            return super().get(key, start, length)
+
+    store = Slow()
+    take(store).flush([b"\x01"])
+    store.early = True
+    assert events(store) == [b"\x01"]
+
+
+def test_flushes_from_several_threads_wait_for_each_other(store: Store) -> None:
+    writer = take(store)
+    barrier = threading.Barrier(4)
+
+    def flush(number: int) -> None:
+        barrier.wait()
+        for step in range(25):
+            writer.flush([msgpack.packb(number * 100 + step)] * 3)
+
+    threads = [threading.Thread(target=flush, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(events(store)) == writer.next_seq == 300
+    writer.close()
+
+
 class LateFailure(JournalWalk):
     """A reading whose first listing turns out to be outdated at its very end."""
 

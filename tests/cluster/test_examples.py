@@ -1,0 +1,30 @@
+"""The programs in the documents run, and print what is said of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import local_cluster
+from local_cluster import LocalCluster
+
+EXAMPLES = Path(local_cluster.__file__).parent
+
+
+def test_the_first_workflow_prints_its_result_and_does_so_again(tmp_path: Path) -> None:
+    with LocalCluster() as cluster:
+        storage = {"MILEPOST_STORAGE": tmp_path.as_uri()}
+        printed = [
+            subprocess.run(
+                [sys.executable, str(EXAMPLES / "first_workflow.py")],
+                env=os.environ | cluster.environment | storage,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=120,
+            ).stdout
+            for _ in range(2)
+        ]
+    assert printed == ["7.5\n", "7.5\n"]

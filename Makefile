@@ -23,7 +23,7 @@ check: $(INSTALLED)  ## lint, check formatting, types and the direction of impor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 format: $(INSTALLED)  ## mend what the linter can mend, and format
 	$(BIN)/ruff check --fix .

@@ -40,7 +40,7 @@ IMPURE_CALLS = {"__import__", "compile", "eval", "exec", "hash", "input", "open"
 UNPICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 
 UNFINISHED = re.compile("|".join(("TO" + "DO", "FIX" + "ME")))
-MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home)/")
+MACHINE_PATH = re.compile(r"(?<![\w.}])/(?:work|root|home)/")
 """A path of one machine; written so that it does not find itself."""
 
 

@@ -43,7 +43,7 @@ from survey_job import WORKFLOW_ID, Job
 from survey_proof import Evidence, committed_tasks
 
 HERE = Path(__file__).resolve().parent
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
 STALL_SECONDS_MAX = 60.0
 """Without a newly finished task for this long, the demonstration gives up."""
 

@@ -10,15 +10,21 @@ Not for NFS: its clients cache listings, which breaks the handover of ownership.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
 from milepost.errors import StorageUnavailableError
+from milepost.journal.disk import (
+    file_size,
+    make_root,
+    opened,
+    read_range,
+    sync_folder,
+    write_all,
+)
 from milepost.journal.store import (
     Appender,
     ObjectNotFoundError,
@@ -28,16 +34,12 @@ from milepost.journal.store import (
     check_prefix,
 )
 
-PARTS_MAX = 1024
-"""Buffers per ``writev``: the kernel's IOV_MAX on Linux, macOS and the BSDs."""
-
 FOLDERS_KNOWN_MAX = 16_384
 """Folders remembered as durable; forgetting them costs a few syncs, keeping all costs memory."""
 
 CREATE_TRIES_MAX = 16
 """Tries to create a file in a folder that somebody else keeps deleting because it is empty."""
 
-_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 _APPEND_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
 _TEMPORARY_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -77,7 +79,7 @@ class LocalStore:
         path = self._path(key)
         with _translated("write", key), self._temporary(path, parts) as temporary:
             os.replace(temporary, path)
-            _sync_folder(os.path.dirname(path))
+            sync_folder(os.path.dirname(path))
 
     def create(self, key: str, parts: Sequence[Part]) -> bool:
         """Store a whole object unless there is one; exact, see :meth:`Store.create`.
@@ -101,7 +103,7 @@ class LocalStore:
             except FileExistsError:
                 created = False
             # Also when somebody else won: the winner may not have synced the name yet.
-            _sync_folder(os.path.dirname(path))
+            sync_folder(os.path.dirname(path))
             return created
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
@@ -121,10 +123,10 @@ class LocalStore:
             StorageUnavailableError: If the disk fails.
         """
         path = self._path(key)
-        with _translated("read", key), _opened(path) as fd:
-            size = _file_size(fd, path)
+        with _translated("read", key), opened(path) as fd:
+            size = file_size(fd, path)
             end = size if length is None else min(size, start + length)
-            return _read_range(fd, start, end)
+            return read_range(fd, start, end)
 
     def map(self, key: str) -> memoryview | bytes:
         """Map a file into memory, read-only; see :meth:`Store.map`.
@@ -141,8 +143,8 @@ class LocalStore:
             StorageUnavailableError: If the disk fails.
         """
         path = self._path(key)
-        with _translated("map", key), _opened(path) as fd:
-            size = _file_size(fd, path)
+        with _translated("map", key), opened(path) as fd:
+            size = file_size(fd, path)
             if size == 0:  # an empty file cannot be mapped
                 return b""
             return memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ))
@@ -162,15 +164,15 @@ class LocalStore:
             StorageUnavailableError: If the disk fails.
         """
         path = self._path(key)
-        with _translated("settle", key), _opened(path) as fd:
-            size = _file_size(fd, path)
+        with _translated("settle", key), opened(path) as fd:
+            size = file_size(fd, path)
             os.fsync(fd)
             # After a failed write-back the kernel keeps pages that the disk never got and calls
             # them clean. Dropped from the cache, they are read again from where they must be.
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             self._make_durable(os.path.dirname(path))
-            _sync_folder(os.path.dirname(path))
+            sync_folder(os.path.dirname(path))
             return size
 
     def list(self, prefix: str, after: str = "") -> Sequence[StoredObject]:
@@ -245,7 +247,7 @@ class LocalStore:
         with _translated("create", key):
             fd = self._create_file(path, lambda: os.open(path, _APPEND_FLAGS, 0o666))
             try:
-                _sync_folder(os.path.dirname(path))
+                sync_folder(os.path.dirname(path))
             except OSError:
                 os.close(fd)
                 raise
@@ -262,7 +264,7 @@ class LocalStore:
         try:
             fd = self._create_file(path, lambda: os.open(temporary, _TEMPORARY_FLAGS, 0o666))
             try:
-                _write_all(fd, parts)
+                write_all(fd, parts)
                 os.fsync(fd)
             finally:
                 os.close(fd)
@@ -287,13 +289,13 @@ class LocalStore:
         if folder in self._durable_folders:
             return
         if folder == self.root:
-            _make_root(folder)
+            make_root(folder)
         else:
             parent = os.path.dirname(folder)
             self._make_durable(parent)
             with suppress(FileExistsError):
                 os.mkdir(folder)
-            _sync_folder(parent)
+            sync_folder(parent)
         if len(self._durable_folders) >= FOLDERS_KNOWN_MAX:
             self._durable_folders.clear()
         self._durable_folders.add(folder)
@@ -331,7 +333,7 @@ class _LocalAppender:
 
     def write(self, parts: Sequence[Part]) -> None:
         with _translated("append to", self._key):
-            _write_all(self._fd, parts)
+            write_all(self._fd, parts)
 
     def sync(self) -> None:
         with _translated("sync", self._key):
@@ -358,57 +360,3 @@ def _translated(operation: str, key: str) -> Iterator[None]:
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    fd = os.open(path, _READ_FLAGS)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _file_size(fd: int, path: str) -> int:
-    status = os.fstat(fd)
-    if stat.S_ISDIR(status.st_mode):  # a folder opens, and only some calls then refuse it
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    return status.st_size
-
-
-def _read_range(fd: int, start: int, end: int) -> bytes:
-    chunks = []
-    while start < end:
-        chunk = os.pread(fd, end - start, start)
-        if not chunk:
-            break
-        chunks.append(chunk)
-        start += len(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _write_all(fd: int, parts: Sequence[Part]) -> None:
-    pending = [memoryview(part) for part in parts if len(part)]
-    pending.reverse()
-    while pending:
-        written = os.writev(fd, pending[: -PARTS_MAX - 1 : -1])
-        while pending and written >= len(pending[-1]):
-            written -= len(pending.pop())
-        if written:
-            pending[-1] = pending[-1][written:]
-
-
-def _sync_folder(folder: str) -> None:
-    with _opened(folder) as fd:
-        os.fsync(fd)
-
-
-def _make_root(root: str) -> None:
-    parent = os.path.dirname(root)
-    if not os.path.isdir(root):
-        _make_root(parent)
-        with suppress(FileExistsError):
-            os.mkdir(root)
-    # A folder that was there may be in one that only others may read, and is theirs to sync.
-    with suppress(PermissionError):
-        _sync_folder(parent)

@@ -75,9 +75,9 @@ def test_the_order_of_a_dict_is_kept() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf, -math.inf, -0.0, 5e-324])
 def test_odd_floats_are_kept_bit_by_bit(value: float) -> None:
-    packed = pack_plain([value])
+    packed = pack_plain(value)
     assert packed is not None
-    (found,) = unpack_plain(packed)  # type: ignore[misc, union-attr]
+    found = unpack_plain(packed)
     assert isinstance(found, float)
     assert (math.copysign(1, found), repr(found)) == (math.copysign(1, value), repr(value))
 

@@ -24,6 +24,10 @@ CONSTANT = 3
 """Extension type: the constant at this position of the fragment."""
 
 
+TEMPLATE_ITEMS_MAX = 1000
+"""Characters, bytes or items of one plain argument; a larger one becomes a constant."""
+
+
 class NotPlainError(Exception):
     """The argument is not plain data with nodes in it; it must become a constant."""
 
@@ -54,6 +58,24 @@ def mark_nodes(value: Any, refer: Callable[[DAGNode], Any]) -> Any:
     if type(value) is dict and all(type(key) is str for key in value):
         return {key: mark_nodes(item, refer) for key, item in value.items()}
     raise NotPlainError(type(value).__name__)
+
+
+def is_small(value: object) -> bool:
+    """Tells whether plain data are small enough to stand in a template themselves."""
+    left = TEMPLATE_ITEMS_MAX
+    stack = [value]
+    while stack and left >= 0:
+        item = stack.pop()
+        left -= 1
+        if isinstance(item, str | bytes):
+            left -= len(item)
+        elif isinstance(item, list):
+            left -= len(item)
+            stack.extend(item[: left + 1])
+        elif isinstance(item, dict):
+            left -= len(item)
+            stack.extend([*item.keys(), *item.values()] if left >= 0 else [])
+    return left >= 0
 
 
 def unpack_template(

@@ -21,6 +21,7 @@ from milepost.engine.arguments import (
     REF,
     VALUE,
     NotPlainError,
+    is_small,
     mark,
     mark_nodes,
     pack_template,
@@ -245,7 +246,9 @@ class _Compiler:
         if isinstance(value, InputNode | InputAttributeNode):
             value = self._read_input(value)
         if is_plain(value):
-            return value
+            if is_small(value):
+                return value
+            return mark(CONSTANT, self._number_constant(value, positions))
         try:
             return mark_nodes(value, lambda node: self._mark_nested(node, positions))
         except (NotPlainError, RecursionError):
@@ -283,6 +286,8 @@ class _Compiler:
     def _make_constant(self, value: Any) -> Constant:
         if isinstance(value, ray.ObjectRef):
             return Constant(payload=serialize(ray.get(value), self._sink))
+        if is_plain(value):
+            return Constant(payload=serialize(value, self._sink))
         nodes: dict[int, int] = {}
 
         def number(node: DAGNode) -> object:

@@ -31,6 +31,9 @@ from milepost.replay.inputs import Continued, Raised
 from milepost.replay.payload import Payload
 
 REPORT_INTERVAL_S = 0.05
+REPORT_BYTES_MAX = 4 * 2**20
+"""Of inline results in one report: a report becomes one event, and events have a limit."""
+
 TEXT_CHARS_MAX = 20_000
 """Of an error's message and traceback; the whole exception is kept beside them."""
 
@@ -71,12 +74,14 @@ class _SliceRun:
         self._made_refs: dict[int, ray.ObjectRef[Any]] = {}
         self._large: list[Any] = []
         self._report = WorkerReport(node=_describe_worker())
+        self._report_bytes = 0
 
     def report(self) -> Iterator[Any]:
         due = time.monotonic() + REPORT_INTERVAL_S
         for task in self._order.tasks:
             self._attempt(task)
-            if time.monotonic() >= due and task is not self._order.tasks[-1]:
+            full = self._report_bytes >= REPORT_BYTES_MAX or time.monotonic() >= due
+            if full and task is not self._order.tasks[-1]:
                 yield from self._deliver()
                 due = time.monotonic() + REPORT_INTERVAL_S
         self._report.last = True
@@ -85,6 +90,7 @@ class _SliceRun:
     def _deliver(self) -> Iterator[Any]:
         report, large = self._report, self._large
         self._report, self._large = WorkerReport(node=report.node), []
+        self._report_bytes = 0
         yield report
         yield from large
 
@@ -122,6 +128,7 @@ class _SliceRun:
         report.tasks.append(task.task)
         report.attempts.append(task.attempt)
         report.payloads.append(payload)
+        self._report_bytes += len(payload.data)
         report.started_us.append(started_us)
         report.durations_us.append(spent_us)
         if payload.size > INLINE_BYTES_MAX:

@@ -31,8 +31,12 @@ SYNC_MARK = b"\xf3MP\x9e"
 CHAIN_START = bytes(16)
 """What comes before the first frame of a journal."""
 
-RAW_BYTES_MAX = 16 * 2**20
-"""Bytes of events per frame: what a reader must be ready to hold."""
+RAW_BYTES_MAX = 128 * 2**20
+"""Bytes of events per frame: what a reader must be ready to hold. Only the creation of a workflow
+of millions of tasks comes near."""
+
+BATCH_BYTES_MAX = 16 * 2**20
+"""Where a writer starts another frame; an event that is longer alone gets a frame of its own."""
 
 EVENTS_MAX = 2**16 - 1
 """Events per frame: the count has 16 bits."""
@@ -187,7 +191,8 @@ def _batches(events: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
                 f"an event of {len(event)} bytes does not fit in a frame (1 to {RAW_BYTES_MAX}); "
                 f"large values are stored as blobs"
             )
-        if size + len(event) > RAW_BYTES_MAX or position - start == EVENTS_MAX:
+        full = size + len(event) > BATCH_BYTES_MAX or position - start == EVENTS_MAX
+        if full and position > start:
             yield events[start:position]
             start, size = position, 0
         size += len(event)

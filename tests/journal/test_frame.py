@@ -106,8 +106,8 @@ def test_too_many_events_for_one_frame_go_into_several() -> None:
 
 
 def test_too_many_bytes_for_one_frame_go_into_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "RAW_BYTES_MAX", 10)
-    events = [msgpack.packb("abcd"), msgpack.packb("efgh"), msgpack.packb("123456789"), b"\x01"]
+    monkeypatch.setattr(frames, "BATCH_BYTES_MAX", 10)
+    events = [msgpack.packb("abcd"), msgpack.packb("efgh"), msgpack.packb("123456789ab"), b"\x01"]
     encoded = encode(events)
     assert [decode(frame) for frame in encoded] == [events[:2], events[2:3], events[3:]]
 

@@ -163,7 +163,10 @@ def _iterate_ready(state: State, option: int) -> Iterator[int]:
 def _group(
     state: State, ready: Iterator[int], tasks_max: int, wanted: WorkWanted
 ) -> Iterator[tuple[int, ...]]:
-    """Groups tasks up to ``slice_us`` of expected work; unknown and suspect ones travel alone."""
+    """Groups tasks up to ``slice_us`` of expected work; unknown and suspect ones travel alone.
+
+    There is at least one: the head of a queue is always ready.
+    """
     group: list[int] = []
     load = 0.0
     for task in ready:
@@ -173,8 +176,7 @@ def _group(
             group, load = [], 0.0
         group.append(task)
         load += cost
-    if group:
-        yield tuple(group)
+    yield tuple(group)
 
 
 def _expect_cost(state: State, task: int, wanted: WorkWanted) -> float:

@@ -6,14 +6,16 @@ import pickle
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import pytest
 
 from milepost.errors import IllegalEventError
+from milepost.replay.decide import decide
 from milepost.replay.events import Event, TasksCommitted
 from milepost.replay.fold import apply, fold
 from milepost.replay.fragment import Constant, Fragment, find_fault
+from milepost.replay.inputs import Input
 from milepost.replay.payload import inline
 from milepost.replay.state import State, Status
 
@@ -294,6 +296,14 @@ def test_a_journal_that_goes_wrong_names_the_place(build: Build) -> None:
         fold([*build.started(build.single()), build.committed(0, 0)])
     assert caught.value.seq == 3
     assert str(caught.value).startswith("event 3 (TasksCommitted) is not legal here: ")
+
+
+def test_what_is_neither_event_nor_input_is_a_mistake_of_the_caller(build: Build) -> None:
+    state = fold(build.started(build.single()))
+    with pytest.raises(AssertionError):
+        apply(state, cast(Event, "an event"))
+    with pytest.raises(AssertionError):
+        decide(state, cast(Input, "an input"))
 
 
 # -- statuses --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 from ray.dag import DAGNode
 
-from milepost.replay.payload import is_plain
+from milepost.replay.payload import pack_plain
 
 VALUE = 1
 """Extension type: the value of the input at this position."""
@@ -24,8 +24,8 @@ CONSTANT = 3
 """Extension type: the constant at this position of the fragment."""
 
 
-TEMPLATE_ITEMS_MAX = 1000
-"""Characters, bytes or items of one plain argument; a larger one becomes a constant."""
+ARGUMENT_BYTES_MAX = 1024
+"""Of a plain argument in a template; a larger one becomes a constant, stored once."""
 
 
 class NotPlainError(Exception):
@@ -51,31 +51,13 @@ def mark_nodes(value: Any, refer: Callable[[DAGNode], Any]) -> Any:
     """
     if isinstance(value, DAGNode):
         return refer(value)
-    if is_plain(value):
+    if pack_plain(value) is not None:
         return value
     if type(value) is list:
         return [mark_nodes(item, refer) for item in value]
     if type(value) is dict and all(type(key) is str for key in value):
         return {key: mark_nodes(item, refer) for key, item in value.items()}
     raise NotPlainError(type(value).__name__)
-
-
-def is_small(value: object) -> bool:
-    """Tells whether plain data are small enough to stand in a template themselves."""
-    left = TEMPLATE_ITEMS_MAX
-    stack = [value]
-    while stack and left >= 0:
-        item = stack.pop()
-        left -= 1
-        if isinstance(item, str | bytes):
-            left -= len(item)
-        elif isinstance(item, list):
-            left -= len(item)
-            stack.extend(item[: left + 1])
-        elif isinstance(item, dict):
-            left -= len(item)
-            stack.extend([*item.keys(), *item.values()] if left >= 0 else [])
-    return left >= 0
 
 
 def unpack_template(

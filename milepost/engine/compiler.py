@@ -17,11 +17,11 @@ from ray.dag import ClassMethodNode, ClassNode, DAGNode, FunctionNode, InputNode
 from ray.dag.input_node import DAGInputData, InputAttributeNode
 
 from milepost.engine.arguments import (
+    ARGUMENT_BYTES_MAX,
     CONSTANT,
     REF,
     VALUE,
     NotPlainError,
-    is_small,
     mark,
     mark_nodes,
     pack_template,
@@ -35,7 +35,7 @@ from milepost.errors import (
     SignatureMismatchError,
 )
 from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
-from milepost.replay.payload import is_plain
+from milepost.replay.payload import pack_plain
 
 _UNDER_WAY = -1
 
@@ -245,9 +245,10 @@ class _Compiler:
             return mark(VALUE, self._take_input(value, positions))
         if isinstance(value, InputNode | InputAttributeNode):
             value = self._read_input(value)
-        if is_plain(value):
-            if is_small(value):
-                return value
+        packed = pack_plain(value)
+        if packed is not None and len(packed) <= ARGUMENT_BYTES_MAX:
+            return value
+        if packed is not None:
             return mark(CONSTANT, self._number_constant(value, positions))
         try:
             return mark_nodes(value, lambda node: self._mark_nested(node, positions))
@@ -257,7 +258,7 @@ class _Compiler:
     def _mark_nested(self, node: DAGNode, positions: dict[int, int]) -> Any:
         if isinstance(node, InputNode | InputAttributeNode):
             value = self._read_input(node)
-            if is_plain(value):
+            if pack_plain(value) is not None:
                 return value
             raise NotPlainError(type(value).__name__)
         return mark(REF, self._take_input(node, positions))
@@ -286,7 +287,7 @@ class _Compiler:
     def _make_constant(self, value: Any) -> Constant:
         if isinstance(value, ray.ObjectRef):
             return Constant(payload=serialize(ray.get(value), self._sink))
-        if is_plain(value):
+        if pack_plain(value) is not None:
             return Constant(payload=serialize(value, self._sink))
         nodes: dict[int, int] = {}
 

@@ -16,7 +16,7 @@ import ray
 def capture_environment() -> dict[str, Any]:
     """Returns this process's runtime environment and import paths as plain data."""
     runtime_env = ray.get_runtime_context().runtime_env
-    return {"runtime_env": _plain(dict(runtime_env)), "import_paths": _list_import_paths()}
+    return {"runtime_env": _plain(dict(runtime_env)), "import_paths": _plain(_list_import_paths())}
 
 
 def _plain(value: Any) -> Any:
@@ -25,9 +25,9 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float):
         return value
-    return str(value)
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _list_import_paths() -> list[str]:

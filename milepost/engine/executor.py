@@ -164,8 +164,8 @@ class _SliceRun:
             error=TaskError(
                 kind="exception",
                 type=f"{type(error).__module__}.{type(error).__qualname__}",
-                message=str(error)[:TEXT_CHARS_MAX],
-                traceback=text[-TEXT_CHARS_MAX:],
+                message=_describe_error(error)[:TEXT_CHARS_MAX],
+                traceback=_storable(text)[-TEXT_CHARS_MAX:],
                 exception=exception,
             ),
             retryable=self._is_retryable(error),
@@ -174,7 +174,10 @@ class _SliceRun:
     def _is_retryable(self, error: BaseException) -> bool:
         if isinstance(error, StorageUnavailableError):
             return True
-        policy = deserialize(self._order.retry_errors, self)
+        try:
+            policy = deserialize(self._order.retry_errors, self)
+        except Exception:  # noqa: BLE001  a type that cannot be loaded is none that was raised
+            return False
         return isinstance(error, policy) if isinstance(policy, tuple) else bool(policy)
 
     # -- where arguments come from -------------------------------------------------------------
@@ -213,6 +216,18 @@ class _SliceRun:
     def _put_blob(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
         digest, size = put_blob(_open(self._order.storage), self._order.workflow_id, parts)
         return bytes.fromhex(digest), size
+
+
+def _describe_error(error: BaseException) -> str:
+    try:
+        return _storable(str(error))
+    except Exception:  # noqa: BLE001  the user's __str__ may raise, too
+        return "(its text cannot be made)"
+
+
+def _storable(text: str) -> str:
+    """Journals hold UTF-8, texts of exceptions may hold anything."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class _ConstantSource:

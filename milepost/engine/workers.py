@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -87,8 +88,15 @@ class RayWorkers:
 
 
 async def _take_objects(report: WorkerReport, generator: Any) -> dict[int, Any]:
-    """Takes the refs that follow a report, without fetching what they refer to."""
-    return {task: await anext(generator) for task in report.objects}
+    """Takes the refs that follow a report, without fetching what they refer to.
+
+    Values that do not come (their worker died in between) are in their blobs all the same.
+    """
+    objects: dict[int, Any] = {}
+    with suppress(RayError, StopAsyncIteration):
+        for task in report.objects:
+            objects[task] = await anext(generator)
+    return objects
 
 
 def _describe(error: BaseException) -> str:

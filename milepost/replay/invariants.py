@@ -51,6 +51,7 @@ def _check_queues(state: State) -> None:
     ready = {task for task, kind in enumerate(state.tasks) if kind == TaskState.READY}
     assert ready <= queued, ready - queued
     for option, queue in state.ready.items():
+        assert queue, option
         assert state.task_state(queue[0]) == TaskState.READY, (option, queue[0])
         assert all(state.graph.node_options[task] == option for task in queue), option
 

@@ -44,6 +44,7 @@ BREAKS: dict[str, Callable[[State], Any]] = {
     "an attempt that was never made": lambda state: state.attempts.__setitem__(0, 0),
     "two ids exchanged": swap_ids,
     "a ready task in no queue": lambda state: state.ready.clear(),
+    "an empty queue": lambda state: state.ready.__setitem__(1, deque()),
     "a queue with a stale head": lambda state: state.ready[0].appendleft(0),
     "a task in the queue of another class": lambda state: state.ready.__setitem__(1, deque([2])),
     "a task in two slices": lambda state: state.slices.__setitem__(9, state.slices[0]),

@@ -89,8 +89,11 @@ def _require_task_node(node: object, where: str) -> FunctionNode:
     )
 
 
-class _UnseenNodesError(Exception):
-    """Nodes that Ray did not see at bind time, for instance put into a list afterwards."""
+class _UnseenNodesError(BaseException):
+    """Nodes that Ray did not see at bind time, for instance put into a list afterwards.
+
+    Not an ``Exception``: it has to get past whatever pickles the object it was found in.
+    """
 
     def __init__(self, node: DAGNode) -> None:
         super().__init__(node)
@@ -155,7 +158,8 @@ class _Compiler:
                 self._add(node)
             except _UnseenNodesError as found:
                 self._numbers[id(node)] = _UNDER_WAY
-                stack.extend(self._find_unseen(node, [found.node]))
+                inputs = [found.node, *node._collect_upstream_nodes()]
+                stack.extend(reversed(self._find_unseen(node, inputs)))
                 continue
             stack.pop()
 
@@ -175,7 +179,10 @@ class _Compiler:
         """Appends the row of a node whose inputs all have theirs."""
         positions: dict[int, int] = {}
         template = self._build_template(node, positions)
-        function, options = node._body, node.get_options()
+        for each in node._upstream_nodes:  # one taken out of a list after bind stays an input
+            if isinstance(each, FunctionNode):
+                self._take_input(each, positions)
+        function, options = node._body, node._bound_options  # get_options() copies
         self._check_signature(function, node)
         row = (
             self._names.setdefault(name_task(function), len(self._names)),
@@ -201,11 +208,12 @@ class _Compiler:
         return number
 
     def _number_options(self, options: dict[str, Any], function: Any) -> int:
-        number = self._option_numbers.get(id(options))
+        key = id(options) if options else 0  # nodes without options have a dict of their own each
+        number = self._option_numbers.get(key)
         if number is None:
             packed = pack_options(options, name_task(function), self._sink)
             number = self._options.setdefault(packed, len(self._options))
-            self._option_numbers[id(options)] = number
+            self._option_numbers[key] = number
             self._kept.append(options)
         return number
 
@@ -260,7 +268,7 @@ class _Compiler:
             value = self._read_input(node)
             if pack_plain(value) is not None:
                 return value
-            raise NotPlainError(type(value).__name__)
+            return mark(CONSTANT, self._number_constant(value, positions))
         return mark(REF, self._take_input(node, positions))
 
     def _take_input(self, node: DAGNode, positions: dict[int, int]) -> int:

@@ -21,7 +21,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.dag import DAGNode
 
-from milepost.errors import NotSerializableError
+from milepost.errors import MilepostError, NotSerializableError
 from milepost.replay.payload import Encoding, Payload, inline, pack_plain, unpack_plain
 
 INLINE_BYTES_MAX = 64 * 1024
@@ -92,7 +92,7 @@ def serialize_opaque(
     pickler = _Pickler(stream, sink, number, buffers)
     try:
         pickler.dump(value)
-    except NotSerializableError:
+    except MilepostError:  # of the sink, or of an object inside; it says itself what is wrong
         raise
     except Exception as error:  # whatever user code raises while it is being pickled
         raise NotSerializableError(

@@ -80,8 +80,9 @@ class _SliceRun:
         due = time.monotonic() + REPORT_INTERVAL_S
         for task in self._order.tasks:
             self._attempt(task)
-            full = self._report_bytes >= REPORT_BYTES_MAX or time.monotonic() >= due
-            if full and task is not self._order.tasks[-1]:
+            # A large value leaves at once, before the next task can change it.
+            full = self._large or self._report_bytes >= REPORT_BYTES_MAX
+            if (full or time.monotonic() >= due) and task is not self._order.tasks[-1]:
                 yield from self._deliver()
                 due = time.monotonic() + REPORT_INTERVAL_S
         self._report.last = True
@@ -115,7 +116,9 @@ class _SliceRun:
                 )
                 return
             payload = serialize(result, self._put_blob)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  user code may raise anything
+        except BaseException as error:  # user code may raise anything
+            if _ends_worker(error):
+                raise
             self._report.raised.append(self._describe_failure(task, error))
             return
         spent_us = (time.perf_counter_ns() - clock) // 1000
@@ -216,6 +219,11 @@ class _SliceRun:
     def _put_blob(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
         digest, size = put_blob(_open(self._order.storage), self._order.workflow_id, parts)
         return bytes.fromhex(digest), size
+
+
+def _ends_worker(error: BaseException) -> bool:
+    """Tells whether Ray raised this in the task: it cancels it, or this process has to end."""
+    return isinstance(error, KeyboardInterrupt) or hasattr(error, "ray_terminate_msg")
 
 
 def _describe_error(error: BaseException) -> str:

@@ -153,9 +153,12 @@ class WorkflowHost:
         return True
 
     def _announce(self) -> None:
-        """Makes the status public that has just become durable, unless an end has been."""
+        """Tells that the workflow runs, now that this is durable; its end may have been told.
+
+        ``state.status`` may be an end already that is still to become durable.
+        """
         if self.announced is None:
-            self.announced = self.state.status
+            self.announced = Status.RUNNING
 
     async def sync(self) -> None:
         """Returns when all events so far are durable.

@@ -198,7 +198,7 @@ class WorkflowHost:
             WorkWanted(
                 slices_max=self._workers.slices_max,
                 slice_us=SLICE_US,
-                costs_us=self._costs.mean_us,
+                costs_us=self._costs.expected_us,
                 at_us=self._now_us(),
             )
         )
@@ -275,7 +275,7 @@ class WorkflowHost:
         try:
             reason = await self._follow_slice(slice_)
             del self._running[slice_.slice]
-            if reason:
+            if slice_.slice in self.state.slices:  # it has tasks that nobody will report
                 self.objects.forget_inputs(self.state, slice_.tasks)
                 self._feed(SliceLost(slice=slice_.slice, reason=reason, at_us=self._now_us()))
             self._feed_work()
@@ -284,7 +284,7 @@ class WorkflowHost:
         self._wake.set()
 
     async def _follow_slice(self, slice_: RunSlice) -> str:
-        """Takes the reports of a slice; returns why it was lost, or nothing."""
+        """Takes the reports of a slice; returns why what it did not report is lost."""
         last = False
         try:
             async for report, objects in self._workers.run(self, slice_):
@@ -292,7 +292,7 @@ class WorkflowHost:
                 self._take_report(slice_.slice, report, objects)
         except SliceLostError as error:
             return str(error) or "its worker died"
-        return "" if last else "its worker stopped without a last report"
+        return "its worker left tasks out" if last else "its worker stopped without a last report"
 
     def _take_report(self, number: int, report: WorkerReport, objects: dict[int, Any]) -> None:
         self._costs.add(self.state, report)

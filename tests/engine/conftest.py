@@ -32,7 +32,7 @@ from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
 from milepost.replay.inputs import Continued, Raised
 from milepost.replay.invariants import check
 from milepost.replay.payload import Payload, inline
-from milepost.replay.state import State
+from milepost.replay.state import State, Status
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -131,12 +131,16 @@ class Threads(Executor):
         """How many pieces of work wait."""
         return len(self._held)
 
-    def release(self) -> None:
-        """Does what waits; what comes later is done at once."""
-        self.holding = False
+    def step(self) -> None:
+        """Does what waits; what comes later waits again."""
         held, self._held = self._held, []
         for work in held:
             work()
+
+    def release(self) -> None:
+        """Does what waits; what comes later is done at once."""
+        self.holding = False
+        self.step()
 
 
 # -- storage that fails ----------------------------------------------------------------------------
@@ -157,10 +161,13 @@ class FaultyStore(MemoryStore):
         self.calls = 0
         self.plan: Callable[[int], Fault | None] = lambda number: None
 
+    def fail_at(self, number: int, fault: Fault) -> None:
+        """Lets one mutating call fail, and no other."""
+        self.plan = lambda at: fault if at == number else None
+
     def fail_next(self, fault: Fault = "before") -> None:
         """Lets the next mutating call fail, and no other."""
-        at = self.calls + 1
-        self.plan = lambda number: fault if number == at else None
+        self.fail_at(self.calls + 1, fault)
 
     def put(self, key: str, parts: Sequence[Part]) -> None:
         def put_torn() -> None:
@@ -416,6 +423,10 @@ class Stage:
         """See :func:`settle`."""
         await settle()
 
+    def graph(self, *inputs: Sequence[int], **options: Any) -> Fragment:
+        """See :func:`make_graph`."""
+        return make_graph(*inputs, **options)
+
     def make_host(self, workers: Any = None) -> WorkflowHost:
         """Returns a host that owns the workflow and has not begun."""
         state, writer = own_state(self.store, WORKFLOW, f"owner {len(self.hosts)}")
@@ -445,6 +456,10 @@ class Stage:
         await host.take_over(f"owner {len(self.hosts)}", "test")
         await settle()
         return host
+
+    def told(self, host: WorkflowHost) -> Status | None:
+        """Returns the status that others are told now."""
+        return host.announced
 
     def stored(self) -> State:
         """Returns the state that the journal gives."""
@@ -503,12 +518,24 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def graph() -> Callable[..., Fragment]:
-    """Returns :func:`make_graph`."""
-    return make_graph
+def new_stage() -> Callable[..., Stage]:
+    """Returns a way to make stages, for tests that need several."""
+    return lambda *, appendable=True: Stage(FaultyStore(appendable=appendable))
+
+
+@pytest.fixture(name="play")
+def play_fixture() -> Callable[[Coroutine[Any, Any, T]], T]:
+    """Returns :func:`play`, for tests that are not coroutines themselves."""
+    return play
 
 
 @pytest.fixture
 def creation() -> Callable[..., WorkflowCreated]:
     """Returns a way to make the first event of a journal from a graph."""
-    return lambda *inputs, **options: make_creation(make_graph(*inputs, **options))
+
+    def make(
+        *inputs: Sequence[int], durability: str = "pipelined", **options: Any
+    ) -> WorkflowCreated:
+        return make_creation(make_graph(*inputs, **options), durability)
+
+    return make

@@ -124,6 +124,7 @@ class _Compiler:
 
     def compile(self, root: FunctionNode) -> Fragment:
         self._walk(root)
+        self._require_used()
         names, functions, options, templates = zip(*self._rows, strict=True)
         return Fragment(
             names=tuple(self._names),
@@ -138,6 +139,15 @@ class _Compiler:
             input_counts=tuple(self._counts),
             inputs=tuple(self._inputs),
         )
+
+    def _require_used(self) -> None:
+        """Ray saw the arguments at bind time, this compiler sees them now."""
+        unused = set(range(len(self._rows) - 1)).difference(self._inputs)
+        if unused:
+            name = list(self._names)[self._rows[min(unused)][0]]
+            raise InvalidGraphError(
+                f"a task {name} was taken out of an argument after bind(); bind that task again"
+            )
 
     # -- walking -----------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ carries the user's own exception as bytes until it arrives, where it becomes the
 from __future__ import annotations
 
 import copyreg
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -80,10 +82,13 @@ def _reduce_failure(failure: WorkflowExecutionError) -> Any:
 
 def _seal_cause(failure: WorkflowExecutionError) -> tuple[str, str, TaskError] | None:
     """Takes along the cause of an error that is sent on by a user's own program."""
+    blobs = BlobCollector()
     try:
-        exception = serialize_opaque(failure.__cause__, BlobCollector())
+        exception = serialize_opaque(failure.__cause__, blobs)
     except MilepostError:
         return None
+    if exception.digest:  # no storage comes along
+        exception = replace(exception, data=blobs.blobs[exception.digest], digest=b"")
     error = TaskError(
         kind="exception",
         type=failure.error_type,
@@ -113,7 +118,8 @@ def _open_cause(task_id: str, storage: str, workflow_id: str, error: TaskError) 
         except Exception:  # noqa: BLE001  its class may be missing here: the text must do
             cause = None
         if isinstance(cause, BaseException):
-            cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
+            with suppress(Exception):  # a frozen dataclass takes no notes
+                cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
             return cause
     return RuntimeError(f"{error.type}: {error.message}\n\n{error.traceback}")
 

@@ -10,18 +10,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import pickle
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
+import cloudpickle
 import msgpack
 import pytest
+import ray
 
 from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
 from milepost.engine.messages import WorkerReport
 from milepost.errors import MilepostError, StorageUnavailableError, WorkflowNotFoundError
-from milepost.journal import MemoryStore, load_state, read_journal
+from milepost.journal import (
+    MemoryStore,
+    load_state,
+    map_blob,
+    open_store,
+    put_blob,
+    read_journal,
+)
 from milepost.journal.states import own_state
 from milepost.journal.store import Appender, Part
 from milepost.replay.codec import decode_all
@@ -348,6 +359,66 @@ class Workers:
     def find(self, task: int) -> Desk:
         """Returns the newest slice with this task."""
         return next(desk for desk in reversed(self.desks) if task in desk.tasks)
+
+
+# -- a real store ----------------------------------------------------------------------------------
+
+
+class Disk:
+    """A store in a folder; a sink of blobs, and their source."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = open_store(str(folder))
+        self.uri = self.store.uri
+
+    def __call__(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
+        digest, size = put_blob(self.store, WORKFLOW, parts)
+        return bytes.fromhex(digest), size
+
+    def read_blob(self, payload: Payload) -> memoryview:
+        return map_blob(self.store, WORKFLOW, payload.digest.hex())
+
+    def refer(self, position: int) -> Any:
+        return f"node {position}"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    """A store in a folder of its own."""
+    return Disk(tmp_path / "store")
+
+
+# -- Ray's object store ----------------------------------------------------------------------------
+
+
+class Objects:
+    """Plays Ray's object store: every ``get`` gives a value of its own.
+
+    Attributes:
+        gets: Every ref that was fetched.
+    """
+
+    def __init__(self) -> None:
+        self.gets: list[Any] = []
+        self._held: dict[Any, bytes] = {}
+
+    def put(self, value: object) -> Any:
+        ref: Any = ray.ObjectRef((len(self._held) + 1).to_bytes(28, "little"))
+        self._held[ref] = cloudpickle.dumps(value)
+        return ref
+
+    def get(self, ref: Any) -> Any:
+        self.gets.append(ref)
+        return pickle.loads(self._held[ref])
+
+
+@pytest.fixture
+def objects(monkeypatch: pytest.MonkeyPatch) -> Objects:
+    """An object store in place of Ray's."""
+    made = Objects()
+    monkeypatch.setattr(ray, "get", made.get)
+    monkeypatch.setattr(ray, "put", made.put)
+    return made
 
 
 # -- graphs ----------------------------------------------------------------------------------------

@@ -189,9 +189,6 @@ class _Compiler:
         """Appends the row of a node whose inputs all have theirs."""
         positions: dict[int, int] = {}
         template = self._build_template(node, positions)
-        for each in node._upstream_nodes:  # one taken out of a list after bind stays an input
-            if isinstance(each, FunctionNode):
-                self._take_input(each, positions)
         function, options = node._body, node._bound_options  # get_options() copies
         self._check_signature(function, node)
         row = (

@@ -8,7 +8,6 @@ carries the user's own exception as bytes until it arrives, where it becomes the
 from __future__ import annotations
 
 import copyreg
-from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -118,8 +117,7 @@ def _open_cause(task_id: str, storage: str, workflow_id: str, error: TaskError) 
         except Exception:  # noqa: BLE001  its class may be missing here: the text must do
             cause = None
         if isinstance(cause, BaseException):
-            with suppress(Exception):  # a frozen dataclass takes no notes
-                cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
+            cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
             return cause
     return RuntimeError(f"{error.type}: {error.message}\n\n{error.traceback}")
 

@@ -66,8 +66,22 @@ __all__ = [
 ]
 
 
+_STILL_MISSING = frozenset(
+    {
+        "EventListener",
+        "cancel",
+        "delete",
+        "get_metadata",
+        "options",
+        "sleep",
+        "wait_for_event",
+    }
+)
+
+
 def __getattr__(name: str) -> object:
     """Loads the engine, and Ray with it, when one of its functions is first used."""
     if name in __all__:
         return getattr(import_module("milepost.engine.api"), name)
-    raise AttributeError(f"module 'milepost' has no attribute {name!r}")
+    hint = " yet (ray.workflow had it)" if name in _STILL_MISSING else ""
+    raise AttributeError(f"module 'milepost' has no attribute {name!r}{hint}")

@@ -62,7 +62,8 @@ class StorageUriError(UsageError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"storage {self.uri!r} cannot be used: {self.reason}"
+        named = f"storage {self.uri!r}" if self.uri else "the storage"
+        return f"{named} cannot be used: {self.reason}"
 
 
 class ConflictingInitError(UsageError, ValueError):
@@ -127,12 +128,14 @@ class WorkflowNotFoundError(WorkflowError, ValueError):
 class TaskNotFoundError(WorkflowError, ValueError):
     """The workflow has ended (or does not run) and holds no task of this id."""
 
-    def __init__(self, workflow_id: str, task_id: str) -> None:
-        super().__init__(workflow_id, task_id)
+    def __init__(self, workflow_id: str, task_id: str, near: tuple[str, ...] = ()) -> None:
+        super().__init__(workflow_id, task_id, near)
         self.task_id = task_id
+        self.near = near
 
     def __str__(self) -> str:
-        return f"no task {self.task_id!r} in workflow {self.workflow_id!r}"
+        near = f"; there is {', '.join(map(repr, self.near))}" if self.near else ""
+        return f"no task {self.task_id!r} in workflow {self.workflow_id!r}{near}"
 
 
 class OutputNotAvailableError(WorkflowError, ValueError):
@@ -174,7 +177,8 @@ class WorkflowExecutionError(WorkflowError):
     def __str__(self) -> str:
         return (
             f"task {self.task_id!r} of workflow {self.workflow_id!r} failed: {self.error_type}: "
-            f"{self.message} (mend the cause, then milepost.resume({self.workflow_id!r}))"
+            f"{self.message} (milepost.resume({self.workflow_id!r}) tries again, with the code as "
+            f"it was stored; changed code needs a new workflow_id)"
         )
 
 
@@ -183,6 +187,23 @@ class WorkflowCancellationError(WorkflowError):
 
     def __str__(self) -> str:
         return f"workflow {self.workflow_id!r} was canceled"
+
+
+class TaskRaisedError(MilepostError):
+    """Stands for an exception of a task that cannot be rebuilt in this process."""
+
+    def __init__(self, task_id: str, error_type: str, message: str, reason: str) -> None:
+        super().__init__(task_id, error_type, message, reason)
+        self.task_id = task_id
+        self.error_type = error_type
+        self.message = message
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id!r} raised {self.error_type}: {self.message} (the exception itself "
+            f"cannot be rebuilt here: {self.reason})"
+        )
 
 
 class TaskCrashedError(MilepostError):

@@ -19,6 +19,7 @@ UNTOLD = "a detail for programs, not for the text"
 SAMPLES: dict[str, object] = {
     "details": UNTOLD,
     "found": 9,
+    "near": ("f_1",),
     "newer_epoch": 3,
     "offset": 4096,
     "own_epoch": 2,
@@ -54,7 +55,8 @@ def test_an_error_survives_pickling(kind: type[MilepostError], protocol: int) ->
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_text_of_an_error_names_what_it_was_given(kind: type[MilepostError]) -> None:
     error = sample(kind)
-    missing = {argument for argument in error.args if str(argument) not in str(error)}
+    told = [each for given in error.args for each in (given if type(given) is tuple else [given])]
+    missing = {argument for argument in told if str(argument) not in str(error)}
     assert missing <= {UNTOLD}
 
 

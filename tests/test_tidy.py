@@ -30,7 +30,17 @@ SETTINGS = [
 ]
 
 PURE_MODULES = {
-    *("__future__", "abc", "array", "bisect", "collections", "copy", "dataclasses", "enum"),
+    *(
+        "__future__",
+        "abc",
+        "array",
+        "bisect",
+        "collections",
+        "copy",
+        "dataclasses",
+        "difflib",
+        "enum",
+    ),
     *("functools", "hashlib", "heapq", "itertools", "math", "msgpack", "operator", "re"),
     *("struct", "types", "typing", "zlib"),
 }

@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from milepost.engine.compiler import compile_dag
 from milepost.engine.context import current_task
 from milepost.engine.environment import capture_environment
-from milepost.engine.messages import Submission
+from milepost.engine.messages import Submission, Verdict
 from milepost.engine.payloads import BlobCollector
 from milepost.engine.plain import execute
 from milepost.engine.session import Session, connect
@@ -69,10 +69,12 @@ def run(
     """Runs a workflow to its end and returns its result.
 
     If the storage holds a workflow of this id already, that one goes on (or its stored result is
-    returned); nothing in it changes, and a warning tells if its tasks differ from those of ``dag``.
+    returned) with the tasks, arguments and code that were stored; nothing in it changes, and a
+    warning tells if those given here differ.
 
     Args:
-        dag: The root of a DAG of tasks, made by ``f.bind(...)``.
+        dag: The root of a DAG of tasks, made by ``f.bind(...)``. A node that is an argument arrives
+            as its value; one inside a list, dict or object arrives as an ``ObjectRef``.
         *args: What the DAG's ``InputNode`` stands for, by position.
         workflow_id: The id; by default a random one.
         metadata: A dict of plain data to keep with the workflow.
@@ -86,7 +88,8 @@ def run(
     Raises:
         InvalidGraphError: If ``dag`` is not a DAG of tasks.
         SignatureMismatchError: If a task is bound with arguments that it does not take.
-        NotSerializableError: If a function or an argument cannot be pickled.
+        NotSerializableError: If a function or an argument cannot be pickled (for most arguments,
+            Ray's ``bind`` finds that first, and raises TypeError).
         InvalidWorkflowIdError: If the id cannot be used.
         InvalidOptionError: If another argument has a value that is not allowed.
         WorkflowActiveError: If a workflow of this id is running.
@@ -280,22 +283,22 @@ def _submit(
     if packed is None or not isinstance(metadata, dict | None):
         raise InvalidOptionError("metadata must be a dict of plain data with text keys (like JSON)")
     session = connect()
-    blobs = BlobCollector()
+    blobs, fingerprints = BlobCollector(), dict[str, str]()
     submission = Submission(
         workflow_id=workflow_id,
         nonce=uuid.uuid4().hex,
-        fragment=compile_dag(dag, blobs, args, kwargs),
+        fragment=compile_dag(dag, blobs, args, kwargs, fingerprints),
         blobs=blobs.blobs,
         metadata=inline(Encoding.PLAIN.value, packed),
-        environment=capture_environment(),
+        environment=capture_environment() | {"code": fingerprints},
         durability=durability,
         versions=_describe_versions(),
     )
-    verdict = _fetch(session.dispatcher(workflow_id).create.remote(submission))
-    if verdict.endswith("differs"):
+    verdict: Verdict = _fetch(session.dispatcher(workflow_id).create.remote(submission))
+    if verdict.differences:
         warnings.warn(
-            f"workflow {workflow_id!r} exists with other tasks; the stored one counts, the one "
-            f"given was not used (choose another workflow_id to run it)",
+            f"workflow {workflow_id!r} exists with other {' and '.join(verdict.differences)}; the "
+            f"stored ones count, those given were not used (another workflow_id runs them)",
             stacklevel=3,
         )
     return session, workflow_id

@@ -26,7 +26,7 @@ from milepost.engine.arguments import (
     mark_nodes,
     pack_template,
 )
-from milepost.engine.functions import describe_function, name_task
+from milepost.engine.functions import describe_function, fingerprint_code, name_task
 from milepost.engine.options import pack_options
 from milepost.engine.payloads import Sink, serialize, serialize_opaque
 from milepost.errors import (
@@ -45,6 +45,7 @@ def compile_dag(
     sink: Sink,
     arguments: Sequence[Any] = (),
     keywords: Mapping[str, Any] | None = None,
+    fingerprints: dict[str, str] | None = None,
 ) -> Fragment:
     """Compiles the DAG whose root is ``dag``.
 
@@ -54,6 +55,7 @@ def compile_dag(
             fragment is.
         arguments: What ``InputNode`` stands for, by position.
         keywords: What ``InputNode`` stands for, by name.
+        fingerprints: Gets a digest of each function's own code, by its name.
 
     Returns:
         The graph, its root last.
@@ -65,7 +67,10 @@ def compile_dag(
         InvalidOptionError: If an option has a value that Milepost does not support.
     """
     root = _require_task_node(dag, "the workflow")
-    return _Compiler(sink, arguments, keywords or {}).compile(root)
+    compiler = _Compiler(
+        sink, arguments, keywords or {}, {} if fingerprints is None else fingerprints
+    )
+    return compiler.compile(root)
 
 
 def _require_task_node(node: object, where: str) -> FunctionNode:
@@ -101,8 +106,15 @@ class _UnseenNodesError(BaseException):
 
 
 class _Compiler:
-    def __init__(self, sink: Sink, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        arguments: Sequence[Any],
+        keywords: Mapping[str, Any],
+        fingerprints: dict[str, str],
+    ) -> None:
         self._sink = sink
+        self._fingerprints = fingerprints
         make_input: Any = DAGInputData
         self._input = make_input(*arguments, **keywords)
         self._numbers: dict[int, int] = {}
@@ -208,6 +220,7 @@ class _Compiler:
         number = self._function_numbers.get(id(function))
         if number is None:
             row = describe_function(function, self._sink)
+            self._fingerprints[row.name] = fingerprint_code(function)
             number = self._functions.setdefault(row.digest, len(self._functions))
             if number == len(self._function_rows):
                 self._function_rows.append(row)

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from milepost.engine.host import WorkflowHost
-from milepost.engine.messages import Submission
+from milepost.engine.messages import Submission, Verdict
 from milepost.engine.outputs import SealedOutput, describe_failure
+from milepost.engine.submissions import find_differences, make_creation, read_nonce
 from milepost.engine.workers import RayWorkers, count_cpus
 from milepost.errors import (
     LostOwnershipError,
@@ -38,8 +39,7 @@ from milepost.journal.states import (
     own_state,
     read_status,
 )
-from milepost.replay.events import WorkflowCreated
-from milepost.replay.payload import Encoding, Payload, inline, pack_plain, unpack_plain
+from milepost.replay.payload import Payload
 from milepost.replay.state import FINAL, State, Status
 
 _log = logging.getLogger(__name__)
@@ -74,12 +74,8 @@ class Dispatcher:
 
     # -- starting and resuming -----------------------------------------------------------------
 
-    async def create(self, submission: Submission) -> str:
+    async def create(self, submission: Submission) -> Verdict:
         """Starts a workflow, or goes on with the stored one of this id.
-
-        Returns:
-            "created", "resumed" or "stored" (it has ended: there is nothing to do); the last two
-            with " differs" behind it if the submitted graph is another one.
 
         Raises:
             WorkflowActiveError: If it is already running or pending.
@@ -89,17 +85,17 @@ class Dispatcher:
         """
         async with self._lock(submission.workflow_id):
             host = self._hosts.get(submission.workflow_id)
-            if host is not None and _nonce(host.state) == submission.nonce:
-                return "created"  # the same message, sent again by Ray
+            if host is not None and read_nonce(host.state) == submission.nonce:
+                return Verdict(outcome="created")  # the same message, sent again by Ray
             stored = await self._find_stored(submission.workflow_id)
             if stored is None:
                 return await self._create(submission)
             state = await self._in_thread(load_state, self._store, submission.workflow_id)
-            again = _nonce(state) == submission.nonce
-            verdict = await self._go_on(submission.workflow_id, "run" if not again else "resume")
+            again = read_nonce(state) == submission.nonce
+            outcome = await self._go_on(submission.workflow_id, "run" if not again else "resume")
             if again:
-                return "created"
-            return verdict + ("" if _is_same(state, submission) else " differs")
+                return Verdict(outcome="created")
+            return Verdict(outcome=outcome, differences=find_differences(state, submission))
 
     async def _find_stored(self, workflow_id: str) -> StoredStatus | None:
         try:
@@ -107,7 +103,7 @@ class Dispatcher:
         except WorkflowNotFoundError:
             return None
 
-    async def _create(self, submission: Submission) -> str:
+    async def _create(self, submission: Submission) -> Verdict:
         workflow_id = submission.workflow_id
         state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
         if state.next_seq:
@@ -115,8 +111,10 @@ class Dispatcher:
             raise WorkflowActiveError(workflow_id, "run")
         await self._in_thread(self._put_blobs, submission)
         host = self._make_host(state, writer)
-        await self._start(workflow_id, host, host.create(_make_event(submission), self._owner))
-        return "created"
+        await self._start(
+            workflow_id, host, host.create(make_creation(submission, _now_us()), self._owner)
+        )
+        return Verdict(outcome="created")
 
     def _put_blobs(self, submission: Submission) -> None:
         for content in submission.blobs.values():
@@ -201,7 +199,7 @@ class Dispatcher:
             _log.warning("%s", host.stopped)
         elif host.stopped is not None:
             _log.error("workflow %s stopped: %s", workflow_id, host.stopped)
-        else:
+        elif host.state.status in FINAL:  # a failed one may go on anywhere
             self._keep_recent(host.state)
         self._manager.note_ended.remote(self._index, workflow_id)
 
@@ -303,7 +301,7 @@ class Dispatcher:
             return payload
         task = state.graph.find(task_id) if task_id is not None else None
         if task_id is not None and task is None:
-            raise TaskNotFoundError(state.workflow_id, task_id)
+            raise TaskNotFoundError(state.workflow_id, task_id, state.graph.find_near(task_id))
         if state.status is Status.CANCELED:
             raise WorkflowCancellationError(state.workflow_id)
         if state.status is Status.FAILED:
@@ -337,32 +335,3 @@ def _may_come(host: WorkflowHost, task_id: str | None) -> bool:
     """Tells whether a task of a failed workflow is still running and may yet commit."""
     task = None if task_id is None else host.state.graph.find(task_id)
     return any(task in slice_.outstanding for slice_ in host.state.slices.values())
-
-
-def _make_event(submission: Submission) -> WorkflowCreated:
-    environment = pack_plain({**submission.environment, "submission": submission.nonce})
-    assert environment is not None, submission.workflow_id
-    return WorkflowCreated(
-        workflow_id=submission.workflow_id,
-        at_us=_now_us(),
-        fragment=submission.fragment,
-        metadata=submission.metadata,
-        environment=inline(Encoding.PLAIN.value, environment),
-        durability=submission.durability,
-        versions=submission.versions,
-    )
-
-
-def _nonce(state: State) -> object:
-    if state.environment is None:
-        return None
-    environment: Any = unpack_plain(state.environment.data)
-    return environment.get("submission")
-
-
-def _is_same(state: State, submission: Submission) -> bool:
-    """Compares the shape of the graphs: the tasks' names, in order."""
-    fragment, graph = submission.fragment, state.graph
-    names = [fragment.names[at] for at in fragment.node_names]
-    first = [graph.names[graph.node_names[node]] for node in range(state.root + 1)]
-    return names == first

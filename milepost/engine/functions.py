@@ -7,6 +7,7 @@ import inspect
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -27,6 +28,23 @@ def name_task(function: Callable[..., Any]) -> str:
     """Returns the default task id: module and qualified name without angle brackets."""
     qualified = f"{function.__module__}.{function.__qualname__}"
     return qualified.replace("<", "").replace(">", "")
+
+
+def fingerprint_code(function: Callable[..., Any]) -> str:
+    """Returns a digest of what ``function`` itself does, the same in every process.
+
+    The stored form of a function differs from process to process (it holds what the function refers
+    to), and with the line it stands in. This does not; nor does it follow what is called.
+    """
+    code = getattr(function, "__code__", None)
+    return hashlib.sha256(repr(_outline(code)).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _outline(code: Any) -> Any:
+    if not isinstance(code, CodeType):
+        return sorted(map(repr, code)) if isinstance(code, frozenset) else repr(code)
+    constants = [_outline(constant) for constant in code.co_consts]
+    return [code.co_code, code.co_names, code.co_varnames, constants]
 
 
 def describe_function(function: Callable[..., Any], sink: Sink) -> Function:

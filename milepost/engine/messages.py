@@ -30,6 +30,20 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a submission.
+
+    Attributes:
+        outcome: "created", "resumed" (a stored workflow of this id goes on) or "stored" (it has
+            ended: there is nothing to do).
+        differences: In what the stored workflow differs from the submitted one, in words.
+    """
+
+    outcome: str
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SliceTask:
     """One task of a slice; numbers point into the tables of the slice.
 

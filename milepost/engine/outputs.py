@@ -8,6 +8,7 @@ carries the user's own exception as bytes until it arrives, where it becomes the
 from __future__ import annotations
 
 import copyreg
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import ray
 
 from milepost.engine.payloads import BlobCollector, deserialize, serialize_opaque
-from milepost.errors import MilepostError, TaskCrashedError, WorkflowExecutionError
+from milepost.errors import MilepostError, TaskCrashedError, TaskRaisedError, WorkflowExecutionError
 from milepost.journal import Store, map_blob, open_store
 from milepost.replay.events import TaskError
 from milepost.replay.payload import Payload
@@ -114,12 +115,23 @@ def _open_cause(task_id: str, storage: str, workflow_id: str, error: TaskError) 
     if error.exception is not None:
         try:
             cause = deserialize(error.exception, StoredSource(storage, workflow_id))
-        except Exception:  # noqa: BLE001  its class may be missing here: the text must do
-            cause = None
+        except Exception as reason:  # noqa: BLE001  its class may be missing here
+            return _describe_cause(task_id, error, f"{type(reason).__name__}: {reason}")
         if isinstance(cause, BaseException):
-            cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
+            _annotate(cause, task_id, error)
             return cause
-    return RuntimeError(f"{error.type}: {error.message}\n\n{error.traceback}")
+    return _describe_cause(task_id, error, "it could not be pickled")
+
+
+def _describe_cause(task_id: str, error: TaskError, reason: str) -> TaskRaisedError:
+    cause = TaskRaisedError(task_id, error.type, error.message, reason)
+    _annotate(cause, task_id, error)
+    return cause
+
+
+def _annotate(cause: BaseException, task_id: str, error: TaskError) -> None:
+    with suppress(Exception):  # users' exceptions may be frozen
+        cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
 
 
 copyreg.pickle(WorkflowExecutionError, _reduce_failure)

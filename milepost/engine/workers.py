@@ -16,10 +16,11 @@ from milepost.engine.executor import run_slice
 from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
 from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
 from milepost.engine.payloads import deserialize
+from milepost.engine.submissions import read_environment
 from milepost.journal import Store, map_blob
 from milepost.replay.decide import RunSlice
 from milepost.replay.fragment import Constant
-from milepost.replay.payload import Payload, unpack_plain
+from milepost.replay.payload import Payload
 from milepost.replay.state import State
 
 SLICES_PER_CPU = 2
@@ -79,9 +80,7 @@ class RayWorkers:
     def _read_options(self, state: State, option: int) -> dict[str, Any]:
         source = _StoreSource(self._store, state.workflow_id)
         options = dict(deserialize(state.graph.options[option].ray, source))
-        assert state.environment is not None, state.workflow_id
-        environment: Any = unpack_plain(state.environment.data)
-        runtime_env = build_runtime_env(environment, options.pop("runtime_env", None))
+        runtime_env = build_runtime_env(read_environment(state), options.pop("runtime_env", None))
         if runtime_env is not None:
             options["runtime_env"] = runtime_env
         return options

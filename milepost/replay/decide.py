@@ -322,7 +322,7 @@ def _take_loss(state: State, lost: SliceLost) -> Decision:
         )
         return Decision(append=(loss,))
     error = TaskError(
-        kind="crash", type="WorkerDied", message=lost.reason, traceback="", exception=None
+        kind="crash", type="TaskCrashedError", message=lost.reason, traceback="", exception=None
     )
     failure = AttemptFailed(
         slice=lost.slice,

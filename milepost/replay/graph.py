@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import TypeVar
 
 from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
@@ -112,6 +113,12 @@ class Graph:
             return node
         match = _NUMBERED.fullmatch(task_id)
         return self._find_numbered(match[1], int(match[2])) if match else None
+
+    def find_near(self, task_id: str) -> tuple[str, ...]:
+        """Returns a few names of tasks that look like ``task_id``, the most alike first."""
+        last = task_id.rpartition(".")[2]
+        alike = [name for name in self.names if last in name]
+        return tuple(dict.fromkeys([*get_close_matches(task_id, self.names), *alike]))[:3]
 
     def _find_numbered(self, name: str, ordinal: int) -> int | None:
         number = self._name_numbers.get(name)

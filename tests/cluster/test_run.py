@@ -382,3 +382,19 @@ def test_many_workflows_run_side_by_side(storage: Path) -> None:
     assert ray.get(refs) == [i + 1 for i in range(50)]
     listed = dict(milepost.list_all({"SUCCESSFUL"}))
     assert all(f"many-{i}" in listed for i in range(50))
+
+
+def test_changed_arguments_and_code_under_a_known_id_are_told(workflow_id: str) -> None:
+    def make(factor: int) -> Any:
+        namespace: dict[str, Any] = {}
+        exec(f"def scale(x):\n    return x * {factor}", {"__name__": "made"}, namespace)
+        return ray.remote(namespace["scale"])
+
+    assert milepost.run(make(2).bind(3), workflow_id=workflow_id) == 6
+    assert milepost.run(make(2).bind(3), workflow_id=workflow_id) == 6
+    with pytest.warns(UserWarning, match="with other arguments;"):
+        milepost.run(make(2).bind(4), workflow_id=workflow_id)
+    with pytest.warns(UserWarning, match="with other code;"):
+        milepost.run(make(5).bind(3), workflow_id=workflow_id)
+    with pytest.warns(UserWarning, match="with other arguments and code;"):
+        milepost.run(make(5).bind(4), workflow_id=workflow_id)

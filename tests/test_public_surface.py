@@ -1,0 +1,144 @@
+"""The public surface, name by name: whoever changes it changes this page, and the changelog."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import milepost
+from milepost import WorkflowStatus, errors
+
+SIGNATURES = {
+    "continuation": "(dag: 'Any') -> 'Any'",
+    "get_output": "(workflow_id: 'str', *, task_id: 'str | None' = None) -> 'Any'",
+    "get_output_async": (
+        "(workflow_id: 'str', *, task_id: 'str | None' = None) -> 'ray.ObjectRef[Any]'"
+    ),
+    "get_status": "(workflow_id: 'str') -> 'Status'",
+    "init": "(*, storage: 'str | None' = None, dispatchers: 'int | None' = None) -> 'None'",
+    "list_all": (
+        "(status_filter: 'Status | str | set[Status] | set[str] | set[Status | str] | None' = None)"
+        " -> 'list[tuple[str, Status]]'"
+    ),
+    "resume": "(workflow_id: 'str') -> 'Any'",
+    "resume_all": ("(include_failed: 'bool' = False) -> 'list[tuple[str, ray.ObjectRef[Any]]]'"),
+    "resume_async": "(workflow_id: 'str') -> 'ray.ObjectRef[Any]'",
+    "run": (
+        "(dag: 'Any', *args: 'Any', workflow_id: 'str | None' = None, "
+        "metadata: 'dict[str, Any] | None' = None, durability: 'str' = 'pipelined', "
+        "**kwargs: 'Any') -> 'Any'"
+    ),
+    "run_async": (
+        "(dag: 'Any', *args: 'Any', workflow_id: 'str | None' = None, "
+        "metadata: 'dict[str, Any] | None' = None, durability: 'str' = 'pipelined', "
+        "**kwargs: 'Any') -> 'ray.ObjectRef[Any]'"
+    ),
+}
+
+STATUSES = ["CANCELED", "FAILED", "PENDING", "RESUMABLE", "RUNNING", "SUCCESSFUL"]
+
+ERRORS = {
+    "MilepostError": {
+        "UsageError": {
+            "ConflictingInitError": {},
+            "InvalidGraphError": {},
+            "InvalidOptionError": {},
+            "InvalidStateTransitionError": {"WorkflowActiveError": {}},
+            "InvalidWorkflowIdError": {},
+            "NotSerializableError": {},
+            "SignatureMismatchError": {},
+            "StorageUriError": {},
+        },
+        "WorkflowError": {
+            "OutputNotAvailableError": {},
+            "TaskNotFoundError": {},
+            "WorkflowCancellationError": {},
+            "WorkflowExecutionError": {},
+            "WorkflowNotFoundError": {},
+            "WorkflowNotResumableError": {},
+        },
+        "CorruptBlobError": {},
+        "CorruptJournalError": {},
+        "EngineUnavailableError": {},
+        "IllegalEventError": {},
+        "LostOwnershipError": {},
+        "StorageUnavailableError": {},
+        "TaskCrashedError": {},
+        "TaskRaisedError": {},
+        "UnsupportedFormatError": {},
+    },
+}
+"""What to catch: an error is caught by its own name and by every name above it."""
+
+
+def test_the_names_are_these() -> None:
+    assert milepost.__all__ == sorted([*SIGNATURES, *STATUSES, "WorkflowStatus", "errors"])
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_function_is_called_like_this(name: str) -> None:
+    assert str(inspect.signature(getattr(milepost, name))) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_function_says_what_it_does_with_each_of_its_arguments(name: str) -> None:
+    text = inspect.getdoc(getattr(milepost, name)) or ""
+    assert text.endswith(".") or "Example:" in text
+    parameters = inspect.signature(getattr(milepost, name)).parameters
+    if "Args:" in text:
+        described = {line.strip().lstrip("*").partition(":")[0] for line in text.splitlines()}
+        assert set(parameters) <= described
+
+
+def test_statuses_are_members_and_equal_their_names() -> None:
+    assert [status.name for status in sorted(WorkflowStatus)] == STATUSES
+    for name in STATUSES:
+        assert getattr(milepost, name) is WorkflowStatus[name]
+        assert getattr(milepost, name) == name
+
+
+def test_errors_are_these_and_say_what_to_catch() -> None:
+    def tree(kind: type) -> dict[str, object]:
+        below = [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+        return {each.__name__: tree(each) for each in below}
+
+    assert {"MilepostError": tree(errors.MilepostError)} == ERRORS
+    assert isinstance(milepost.errors, ModuleType)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'milepost' has no attribute 'rum'"):
+        milepost.rum  # noqa: B018
+    assert not hasattr(milepost, "api")
+
+
+def run_alone(program: str) -> list[str]:
+    """Returns what a program prints in a process of its own, word by word."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.split()
+
+
+def test_ray_is_loaded_with_the_first_function_and_not_before() -> None:
+    program = """
+import sys, milepost
+print("ray" in sys.modules)
+milepost.RUNNING, milepost.errors.MilepostError, milepost.WorkflowStatus
+print("ray" in sys.modules)
+milepost.run
+print("ray" in sys.modules)
+"""
+    assert run_alone(program) == ["False", "False", "True"]
+
+
+def test_a_star_import_gives_exactly_the_names() -> None:
+    program = """
+from milepost import *
+print(*sorted(name for name in dir() if not name.startswith("__")))
+"""
+    assert run_alone(program) == milepost.__all__

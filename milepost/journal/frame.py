@@ -73,7 +73,7 @@ class FrameHead:
     payload_crc: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)  # by position: a journal may hold hundreds of thousands
 class Frame:
     """A frame that was read and verified.
 
@@ -83,9 +83,9 @@ class Frame:
         count: How many events it holds.
         raw: The events' bytes, one after the other.
         chain: The hash over the journal up to and including this frame.
-        file: The key of the segment it was read from.
-        offset: Where in the segment its head starts.
-        end: Where in the segment its payload ends.
+        file: The key of the object it was read from.
+        offset: Where in a segment its head starts; in a compacted object, where its block does.
+        end: Where in a segment its payload ends; in a compacted object, where its block does.
     """
 
     epoch: int

@@ -75,6 +75,8 @@ class State:
     Attributes:
         next_seq: Number of events applied; the seq of the next one.
         epoch: Generation of the present owner, 0 before the first.
+        incarnation: Which of the workflows of this id it is, as its blobs are filed; told by who
+            reads the journal, not by its events, and no part of the digest.
         root: The task whose value is the workflow's result.
         tasks: One :class:`TaskState` per task, as bytes.
         attempts: For each task, how many attempts were scheduled.
@@ -103,6 +105,7 @@ class State:
         "failed",
         "failures",
         "graph",
+        "incarnation",
         "metadata",
         "next_seq",
         "next_slice",
@@ -133,6 +136,7 @@ class State:
         self.status: Status | None = None
         self.epoch = 0
         self.owner = ""
+        self.incarnation = 0
         self.next_seq = 0
         self.next_slice = 0
         self.graph = Graph()

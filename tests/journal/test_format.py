@@ -100,8 +100,8 @@ def test_the_example_on_the_page_is_what_the_library_writes() -> None:
 
 def test_a_blob_can_be_read_with_the_table_on_the_page(store: Store) -> None:
     for content in (b"short", b"long and repetitive " * 100):
-        digest, _ = put_blob(store, "w", [content])
-        stored = store.get(f"workflows/w/blobs/{digest}")
+        digest, _ = put_blob(store, "w", 1, [content])
+        stored = store.get(f"workflows/w/blobs/0000000001/{digest}")
         magic, version, flags, zero, raw_bytes, stored_bytes, inner = struct.unpack_from(
             "<8sHHIQQ32s", stored
         )

@@ -1,8 +1,8 @@
 """Claims: how a would-be owner asks for the next epoch, and how an owner learns it was succeeded.
 
 A claim is an object whose name says it all: the epoch and a nonce. Its content is for humans. A
-claim is never changed, and never deleted unless a higher one stays: with its successor's claim gone,
-a paused owner would believe itself the owner again.
+claim is never changed, and never deleted unless a higher one stays: with its successor's claim
+gone, a paused owner would believe itself the owner again.
 
 Who claims lists the claims again afterwards, and proceeds only if it is alone in its epoch and
 nobody is above it. Of two who claim the same epoch the later one sees the earlier, so at most one

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from milepost.errors import LostOwnershipError, MilepostError
+from milepost.errors import MilepostError
 from milepost.journal.compacted import read_blocks
 from milepost.journal.layout import (
     CompactedName,
@@ -51,13 +51,13 @@ LAST_BYTES_MIN = 32 * 2**10
 
 
 class Compactor:
-    """Does the chores of a journal's owner, one at a time; calls wait for each other.
+    r"""Does the chores of a journal's owner, one at a time; calls wait for each other.
 
     Example:
         >>> from milepost.journal import MemoryStore, take_ownership
         >>> store = MemoryStore(appendable=False)
         >>> writer = take_ownership(store, "nightly", owner="the docs")
-        >>> for event in (b"\\x01", b"\\x02"):
+        >>> for event in (b"\x01", b"\x02"):
         ...     writer.flush([event])
         >>> Compactor(writer).run(last=True)
         >>> len(store.list("workflows/nightly/segments/"))

@@ -95,8 +95,9 @@ class Listing:
     @property
     def epoch(self) -> int:
         """The highest epoch of anything listed, 0 if nothing is."""
-        epochs = [name.epoch for name in (*self.segments, *self.compacted.values())]
-        return max([*epochs, self.tombstone])
+        segments = (name.epoch for name in self.segments)
+        compacted = (name.epoch for name in self.compacted.values())
+        return max(self.tombstone, *segments, *compacted, 0)
 
 
 def list_journal(store: Store, workflow_id: str) -> Listing:

@@ -271,6 +271,8 @@ def read_blocks_backward(store: Store, name: CompactedName, file: str) -> Iterat
     window = _Window(store, file, GLANCE_BYTES)
     head = parse_head(window.at(0, HEAD_BYTES), name, file)
     offset, end, chain = head.last_offset, head.whole_bytes, name.chain
+    if len(window.at(offset, end - offset + 1)) > end - offset:
+        raise CorruptJournalError(file, end, "there are bytes after its end")
     while True:
         block = _read_block(window, offset, head)
         if (block.end, block.after) != (end, chain):

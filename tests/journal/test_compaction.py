@@ -212,7 +212,7 @@ def test_readers_beside_flushes_and_compactions_always_find_all_that_was_told(
             known = told[0]
             try:
                 found = numbers(store) if known else []
-                ends = [each for each in read_backward(store, "w")] if known else []
+                ends = list(read_backward(store, "w")) if known else []
             except MilepostError as error:
                 faults.append(error)
                 return

@@ -134,10 +134,12 @@ def test_any_damage_is_refused_with_its_place(
         store.put(key, [damaged])
         with pytest.raises((CorruptJournalError, UnsupportedFormatError)) as caught:
             read(store)
-        assert caught.value.file == key
-        if isinstance(caught.value, CorruptJournalError):
-            assert caught.value.offset <= max(len(damaged), len(content))
-        outcomes[type(caught.value).__name__] += 1
+        error = caught.value
+        assert isinstance(error, CorruptJournalError | UnsupportedFormatError)
+        assert error.file == key
+        if isinstance(error, CorruptJournalError):
+            assert error.offset <= max(len(damaged), len(content))
+        outcomes[type(error).__name__] += 1
     assert outcomes
     place = "with more after it" if later else "alone"
     told = ", ".join(f"{outcome} {count}" for outcome, count in sorted(outcomes.items()))

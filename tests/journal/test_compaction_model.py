@@ -282,10 +282,10 @@ READER = owner_of(("look", "list", "trace", "believe"))
 
 CASES = {
     "two that compact": (COMPACTOR, COMPACTOR),
-    "one that compacts, then two heirs": (COMPACTOR, TAKER, SHORT),
+    "one that compacts, then two heirs": (COMPACTOR, HEIR, SHORT),
     "a reader beside two that compact": (COMPACTOR, SHORT, READER),
     "a deletion between one that compacts and a heir": (SHORT, DELETER, HEIR),
-    "a reader beside a deletion and a heir": (WRITER, DELETER, HEIR, READER),
+    "a reader beside a deletion and a heir": (WRITER, DELETER, WRITER, READER),
 }
 
 

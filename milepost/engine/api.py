@@ -32,9 +32,7 @@ from milepost.errors import (
 )
 from milepost.journal import encode_workflow_id
 from milepost.replay.payload import Encoding, inline, pack_plain
-from milepost.replay.state import Status
-
-DURABILITIES = ("pipelined", "strict")
+from milepost.replay.state import DURABILITIES, Status
 
 
 def init(*, storage: str | None = None, dispatchers: int | None = None) -> None:

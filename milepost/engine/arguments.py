@@ -43,20 +43,39 @@ def pack_template(positional: list[Any], keyword: dict[str, Any]) -> bytes:
     return packed
 
 
-def mark_nodes(value: Any, refer: Callable[[DAGNode], Any]) -> Any:
-    """Returns a copy of plain data with each node in it replaced by ``refer(node)``.
+def mark_nodes(value: Any, encode: Callable[[Any], Any]) -> Any:
+    """Returns a copy of containers with ``encode(part)`` for each node and plain value in them.
 
     Raises:
-        NotPlainError: If something in ``value`` is neither plain data nor a node.
+        NotPlainError: If something in ``value`` is neither plain data nor a node, or if one
+            container stands in two places: pickle keeps it one.
     """
-    if isinstance(value, DAGNode):
-        return refer(value)
-    if pack_plain(value) is not None:
-        return value
+    if _has_shared_container(value):
+        raise NotPlainError("a container in two places")
+    return _mark_nodes(value, encode)
+
+
+def _has_shared_container(value: object) -> bool:
+    seen: set[int] = set()
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if not isinstance(item, list | dict):
+            continue
+        if id(item) in seen:
+            return True
+        seen.add(id(item))
+        stack.extend(item if isinstance(item, list) else item.values())
+    return False
+
+
+def _mark_nodes(value: Any, encode: Callable[[Any], Any]) -> Any:
+    if isinstance(value, DAGNode) or pack_plain(value) is not None:
+        return encode(value)
     if type(value) is list:
-        return [mark_nodes(item, refer) for item in value]
+        return [_mark_nodes(item, encode) for item in value]
     if type(value) is dict and all(type(key) is str for key in value):
-        return {key: mark_nodes(item, refer) for key, item in value.items()}
+        return {key: _mark_nodes(item, encode) for key, item in value.items()}
     raise NotPlainError(type(value).__name__)
 
 

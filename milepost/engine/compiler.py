@@ -124,6 +124,7 @@ class _Compiler:
 
     def compile(self, root: FunctionNode) -> Fragment:
         self._walk(root)
+        self._require_used()
         names, functions, options, templates = zip(*self._rows, strict=True)
         return Fragment(
             names=tuple(self._names),
@@ -138,6 +139,15 @@ class _Compiler:
             input_counts=tuple(self._counts),
             inputs=tuple(self._inputs),
         )
+
+    def _require_used(self) -> None:
+        """Ray saw the arguments at bind time, this compiler sees them now."""
+        unused = set(range(len(self._rows) - 1)).difference(self._inputs)
+        if unused:
+            name = list(self._names)[self._rows[min(unused)][0]]
+            raise InvalidGraphError(
+                f"a task {name} was taken out of an argument after bind(); bind that task again"
+            )
 
     # -- walking -----------------------------------------------------------------------------
 
@@ -179,9 +189,6 @@ class _Compiler:
         """Appends the row of a node whose inputs all have theirs."""
         positions: dict[int, int] = {}
         template = self._build_template(node, positions)
-        for each in node._upstream_nodes:  # one taken out of a list after bind stays an input
-            if isinstance(each, FunctionNode):
-                self._take_input(each, positions)
         function, options = node._body, node._bound_options  # get_options() copies
         self._check_signature(function, node)
         row = (
@@ -253,23 +260,25 @@ class _Compiler:
             return mark(VALUE, self._take_input(value, positions))
         if isinstance(value, InputNode | InputAttributeNode):
             value = self._read_input(value)
-        packed = pack_plain(value)
-        if packed is not None and len(packed) <= ARGUMENT_BYTES_MAX:
-            return value
-        if packed is not None:
+        if id(value) in self._constant_positions:  # before anything looks at all of it again
             return mark(CONSTANT, self._number_constant(value, positions))
+        if pack_plain(value) is not None:
+            return self._encode_part(value, positions)
         try:
-            return mark_nodes(value, lambda node: self._mark_nested(node, positions))
+            return mark_nodes(value, lambda part: self._encode_part(part, positions))
         except (NotPlainError, RecursionError):
             return mark(CONSTANT, self._number_constant(value, positions))
 
-    def _mark_nested(self, node: DAGNode, positions: dict[int, int]) -> Any:
-        if isinstance(node, InputNode | InputAttributeNode):
-            value = self._read_input(node)
-            if pack_plain(value) is not None:
-                return value
-            return mark(CONSTANT, self._number_constant(value, positions))
-        return mark(REF, self._take_input(node, positions))
+    def _encode_part(self, part: Any, positions: dict[int, int]) -> Any:
+        """Returns what stands in a template for plain data, or for a node in a container."""
+        if isinstance(part, InputNode | InputAttributeNode):
+            part = self._read_input(part)
+        elif isinstance(part, DAGNode):
+            return mark(REF, self._take_input(part, positions))
+        packed = pack_plain(part)
+        if packed is not None and len(packed) <= ARGUMENT_BYTES_MAX:
+            return part
+        return mark(CONSTANT, self._number_constant(part, positions))
 
     def _take_input(self, node: DAGNode, positions: dict[int, int]) -> int:
         return positions.setdefault(self._number_of(node), len(positions))

@@ -1,32 +1,38 @@
-"""What tasks cost, as measured: the mean duration of each function, newer ones weighing more."""
+"""What tasks cost, as measured: follows peaks at once and forgets them slowly.
+
+A slice reports between tasks, so one long task keeps its companions waiting. A mean would put a
+task of a minute among a hundred of a millisecond again and again; a slowly falling peak lets the
+tasks of an uneven function travel alone.
+"""
 
 from __future__ import annotations
 
 from milepost.engine.messages import WorkerReport
 from milepost.replay.state import State
 
-NEW_WEIGHT = 0.2
-"""Of a new measurement in the mean: it follows a change within ten tasks or so."""
+NEW_WEIGHT = 0.05
+"""Of a shorter duration in the cost: a peak is down to a tenth after some forty-five tasks."""
 
 
 class CostTable:
-    """Mean durations by function.
+    """Expected durations by function.
 
     Attributes:
-        mean_us: For each function that was measured, what one task takes.
+        expected_us: For each function that was measured, how long a task may well take.
     """
 
     def __init__(self) -> None:
-        self.mean_us: dict[int, float] = {}
+        self.expected_us: dict[int, float] = {}
 
     def add(self, state: State, report: WorkerReport) -> None:
-        """Takes the durations of a report into the means."""
+        """Takes in the durations of a report."""
         functions = state.graph.node_functions
         for task, duration_us in zip(report.tasks, report.durations_us, strict=True):
-            function = functions[task]
-            mean = self.mean_us.get(function, float(duration_us))
-            self.mean_us[function] = mean + NEW_WEIGHT * (duration_us - mean)
+            self._add_one(functions[task], duration_us)
         for continued in report.continued:
-            function = functions[continued.task]
-            mean = self.mean_us.get(function, float(continued.duration_us))
-            self.mean_us[function] = mean + NEW_WEIGHT * (continued.duration_us - mean)
+            self._add_one(functions[continued.task], continued.duration_us)
+
+    def _add_one(self, function: int, duration_us: int) -> None:
+        expected = self.expected_us.get(function, 0.0)
+        falling = expected + NEW_WEIGHT * (duration_us - expected)
+        self.expected_us[function] = max(float(duration_us), falling)

@@ -155,9 +155,12 @@ class WorkflowHost:
         return True
 
     def _announce(self) -> None:
-        """Makes the status public that has just become durable, unless an end has been."""
+        """Tells that the workflow runs, now that this is durable; its end may have been told.
+
+        ``state.status`` may be an end already that is still to become durable.
+        """
         if self.announced is None:
-            self.announced = self.state.status
+            self.announced = Status.RUNNING
 
     async def sync(self) -> None:
         """Returns when all events so far are durable.
@@ -197,7 +200,7 @@ class WorkflowHost:
             WorkWanted(
                 slices_max=self._workers.slices_max,
                 slice_us=SLICE_US,
-                costs_us=self._costs.mean_us,
+                costs_us=self._costs.expected_us,
                 at_us=self._now_us(),
             )
         )
@@ -291,7 +294,7 @@ class WorkflowHost:
         try:
             reason = await self._follow_slice(slice_)
             del self._running[slice_.slice]
-            if reason:
+            if slice_.slice in self.state.slices:  # it has tasks that nobody will report
                 self.objects.forget_inputs(self.state, slice_.tasks)
                 self._feed(SliceLost(slice=slice_.slice, reason=reason, at_us=self._now_us()))
             self._feed_work()
@@ -300,7 +303,7 @@ class WorkflowHost:
         self._wake.set()
 
     async def _follow_slice(self, slice_: RunSlice) -> str:
-        """Takes the reports of a slice; returns why it was lost, or nothing."""
+        """Takes the reports of a slice; returns why what it did not report is lost."""
         last = False
         try:
             async for report, objects in self._workers.run(self, slice_):
@@ -308,7 +311,7 @@ class WorkflowHost:
                 self._take_report(slice_.slice, report, objects)
         except SliceLostError as error:
             return str(error) or "its worker died"
-        return "" if last else "its worker stopped without a last report"
+        return "its worker left tasks out" if last else "its worker stopped without a last report"
 
     def _take_report(self, number: int, report: WorkerReport, objects: dict[int, Any]) -> None:
         self._costs.add(self.state, report)

@@ -13,8 +13,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from milepost.engine.anchor import hold_job
 from milepost.engine.dispatcher import Dispatcher
-from milepost.engine.names import NAMESPACE, dispatcher_name
+from milepost.engine.names import NAMESPACE, dispatcher_name, manager_name
 from milepost.engine.workers import count_cpus
 
 _log = logging.getLogger(__name__)
@@ -39,9 +40,10 @@ class Manager:
         self._hosted: dict[int, set[str]] = {}
         self._watchers: list[asyncio.Task[None]] = []
         count = dispatchers or _choose_count()
+        _start_outside(storage, store_id, cluster_id, count)
         me = ray.get_runtime_context().current_actor
         self._dispatchers = [
-            _start_dispatcher(storage, store_id, cluster_id, index, me) for index in range(count)
+            start_dispatcher(storage, store_id, cluster_id, index, me) for index in range(count)
         ]
 
     async def describe(self) -> dict[str, Any]:
@@ -100,9 +102,29 @@ def _choose_count() -> int:
     return max(1, min(DISPATCHERS_MAX, count_cpus() // CPUS_PER_DISPATCHER))
 
 
-def _start_dispatcher(
-    storage: str, store_id: str, cluster_id: str, index: int, manager: Any
-) -> Any:
+def _start_outside(storage: str, store_id: str, cluster_id: str, count: int) -> None:
+    """Has the dispatchers started in a job that lasts, unless a former manager did."""
+    try:
+        ray.get_actor(dispatcher_name(store_id, count - 1), namespace=NAMESPACE)
+        return
+    except ValueError:
+        pass
+    settings = {
+        "address": ray.get_runtime_context().gcs_address,
+        "manager": manager_name(store_id),
+        "storage": storage,
+        "store_id": store_id,
+        "cluster_id": cluster_id,
+        "dispatchers": count,
+    }
+    try:
+        hold_job(settings)
+    except OSError as error:
+        _log.warning("%s; workers will be started anew when the first driver has ended", error)
+
+
+def start_dispatcher(storage: str, store_id: str, cluster_id: str, index: int, manager: Any) -> Any:
+    """Starts a dispatcher in the job of this process, or finds the one that runs."""
     return (
         ray.remote(Dispatcher)
         .options(

@@ -8,6 +8,7 @@ carries the user's own exception as bytes until it arrives, where it becomes the
 from __future__ import annotations
 
 import copyreg
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -86,10 +87,13 @@ def _reduce_failure(failure: WorkflowExecutionError) -> Any:
 
 def _seal_cause(failure: WorkflowExecutionError) -> SealedCause | None:
     """Takes along the cause of an error that is sent on by a user's own program."""
+    blobs = BlobCollector()
     try:
-        exception = serialize_opaque(failure.__cause__, BlobCollector())
+        exception = serialize_opaque(failure.__cause__, blobs)
     except MilepostError:
         return None
+    if exception.digest:  # no storage comes along
+        exception = replace(exception, data=blobs.blobs[exception.digest], digest=b"")
     error = TaskError(
         kind="exception",
         type=failure.error_type,

@@ -26,7 +26,7 @@ from milepost.replay.events import (
 )
 from milepost.replay.fragment import Fragment, find_fault
 from milepost.replay.payload import Payload
-from milepost.replay.state import FINAL, Slice, State, Status, TaskState
+from milepost.replay.state import DURABILITIES, FINAL, Slice, State, Status, TaskState
 
 _STATUS_FROM: dict[Status, frozenset[Status | None]] = {
     Status.PENDING: frozenset({None, Status.RUNNING, Status.PENDING, Status.FAILED}),
@@ -106,6 +106,7 @@ def _require(condition: bool, reason: str, *values: object) -> None:
 
 def _create(state: State, event: WorkflowCreated) -> None:
     _require_well_formed(state, event.fragment)
+    _require(event.durability in DURABILITIES, "there is no such durability", event.durability)
     state.workflow_id = event.workflow_id
     state.created_us = event.at_us
     state.metadata = event.metadata

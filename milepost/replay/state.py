@@ -38,6 +38,9 @@ class Status(StrEnum):
 
 FINAL = frozenset({Status.SUCCESSFUL, Status.CANCELED})
 
+DURABILITIES = ("pipelined", "strict")
+"""Whether a task may start before the commits of its inputs are durable, or not."""
+
 
 class TaskState(IntEnum):
     """Where a task stands."""

@@ -16,6 +16,7 @@ import ray
 from ray.dag import InputNode
 
 import milepost
+from local_cluster import LocalCluster
 from milepost import errors
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -307,6 +308,35 @@ def test_modules_beside_the_driver_are_found_by_its_tasks(
         print(milepost.run(triple.bind(2), workflow_id={workflow_id!r}))
     """)
     assert driver.communicate(timeout=60)[0] == "6\n"
+
+
+def test_workers_are_kept_when_the_driver_that_started_the_engine_has_ended(
+    tmp_path: Path,
+) -> None:
+    """Ray kills idle workers of a job that has ended; each pause would cost a process."""
+    script = f"""
+import os, ray, milepost
+ray.init(log_to_driver=False)
+milepost.init(storage={str(tmp_path / "store")!r})
+
+@ray.remote
+def step(pids):
+    return sorted({{*pids, os.getpid()}})
+
+node = step.bind([])
+for _ in range(50):
+    node = step.bind(node)
+print(len(milepost.run(node)))
+"""
+    (tmp_path / "driver.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "driver.py")]
+    with LocalCluster(num_cpus=2) as fresh:
+        for _ in range(2):
+            done = subprocess.run(
+                command, env=fresh.environment, capture_output=True, text=True, timeout=90
+            )
+            assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= 3
 
 
 def test_the_same_id_gives_the_stored_result_and_says_if_the_tasks_differ(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from milepost.replay.fragment import Constant
@@ -14,8 +14,10 @@ from milepost.replay.graph import Graph
 if TYPE_CHECKING:
     from tests.replay.conftest import Build
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-@settings(max_examples=50, deadline=None)
+
+@settings(PATIENT, max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_outputs_are_the_inverse_of_inputs(build: Build, seed: int) -> None:
     chance, graph = Random(seed), Graph()

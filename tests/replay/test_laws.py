@@ -12,7 +12,7 @@ from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from milepost.replay.codec import decode, encode
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NewStory: TypeAlias = "Callable[[], Story]"
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEEDS = st.integers(0, 2**32 - 1)
 LENGTHS = st.integers(10, 100)
 ACTS = {"work": 6, "report": 10, "lose": 3, "take": 1, "resume": 3, "pend": 1, "repeat": 2}
@@ -253,7 +254,7 @@ def drive(build: Build, new_story: NewStory, seed: int, length: int) -> Driver:
     return driver
 
 
-@settings(max_examples=50, deadline=None)
+@settings(PATIENT, max_examples=50)
 @given(seed=SEEDS, length=LENGTHS)
 def test_once_the_faults_stop_every_workflow_comes_to_its_result(
     build: Build, new_story: NewStory, seed: int, length: int
@@ -266,7 +267,7 @@ def test_once_the_faults_stop_every_workflow_comes_to_its_result(
     assert driver.state.counts[TaskState.COMMITTED] == len(driver.state.graph)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(PATIENT, max_examples=40)
 @given(seed=SEEDS, length=LENGTHS, cut=st.integers(0, 255))
 def test_whoever_takes_any_prefix_over_comes_to_the_result(
     build: Build, new_story: NewStory, seed: int, length: int, cut: int
@@ -284,7 +285,7 @@ def test_whoever_takes_any_prefix_over_comes_to_the_result(
     follower.story.check_replay()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(PATIENT, max_examples=15)
 @given(seed=SEEDS, length=LENGTHS)
 def test_the_same_events_lead_to_the_same_decisions(
     build: Build, new_story: NewStory, seed: int, length: int

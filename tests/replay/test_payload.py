@@ -9,11 +9,12 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from milepost.replay.payload import Payload, inline, is_plain, pack_plain, unpack_plain
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SCALARS = (
     st.none()
     | st.booleans()
@@ -59,6 +60,7 @@ def nest(depth: int) -> list[Any]:
     return value
 
 
+@PATIENT
 @given(value=PLAIN)
 def test_plain_data_come_back_equal_and_of_equal_type(value: object) -> None:
     packed = pack_plain(value)

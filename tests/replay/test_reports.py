@@ -218,6 +218,17 @@ def test_a_task_alone_with_its_worker_is_blamed_for_the_death(build: Build, stor
     assert (failure.error.kind, failure.error.message) == ("crash", "killed")
 
 
+def test_a_blamed_task_is_a_suspect_until_its_worker_survives_it(
+    build: Build, story: Story
+) -> None:
+    story.given(*build.started(build.fan(2)), build.scheduled(0, 0))
+    story.when(build.loss(0))
+    assert story.state.suspects == {0}
+    story.given(build.scheduled(1, 0, attempt=2))
+    story.when(build.report(1, raised=[build.raised(0, attempt=2)]))
+    assert not story.state.suspects
+
+
 def test_a_task_that_kills_its_worker_again_and_again_fails(build: Build, story: Story) -> None:
     story.given(*build.started(build.fan(2, max_retries=1)))
     story.given(build.scheduled(0, 0))

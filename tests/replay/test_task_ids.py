@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from milepost.replay.graph import Graph
@@ -13,6 +13,7 @@ from milepost.replay.graph import Graph
 if TYPE_CHECKING:
     from tests.replay.conftest import Build
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAMES = st.sampled_from(["", "_", "f", "f_0", "f_01", "f_1", "f_1_1", "f_2", "f_10", "g\n_1"])
 
 
@@ -53,7 +54,7 @@ def test_numbers_go_on_through_continuations(build: Build) -> None:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(PATIENT, max_examples=200)
 @given(fragments=st.lists(st.lists(NAMES | st.text(max_size=3), min_size=1), min_size=1))
 def test_ids_are_unique_and_lead_back_to_their_nodes(
     build: Build, fragments: list[list[str]]
@@ -64,7 +65,7 @@ def test_ids_are_unique_and_lead_back_to_their_nodes(
     assert [graph.find(task_id) for task_id in ids] == list(range(len(ids)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(PATIENT, max_examples=100)
 @given(first=st.lists(NAMES, min_size=1), second=st.lists(NAMES, min_size=1))
 def test_ids_never_change_when_the_graph_grows(
     build: Build, first: list[str], second: list[str]

@@ -78,8 +78,9 @@ class State:
     Attributes:
         next_seq: Number of events applied; the seq of the next one.
         epoch: Generation of the present owner, 0 before the first.
-        incarnation: Which of the workflows of this id it is, as its blobs are filed; told by who
-            reads the journal, not by its events, and no part of the digest.
+        incarnation: Which of the workflows of this id it is, as its blobs are filed: the epoch of
+            the journal's first frame, as its reader says; without one, of the first owner. No part
+            of the digest: it says where things are, not what happened.
         root: The task whose value is the workflow's result.
         tasks: One :class:`TaskState` per task, as bytes.
         attempts: For each task, how many attempts were scheduled.

@@ -324,3 +324,22 @@ def test_readers_beside_deletions_see_a_workflow_whole_or_not_at_all(store: Stor
         thread.join()
     assert faults == []
     assert seen
+
+
+def test_whoever_builds_on_a_compacted_object_makes_it_durable_first() -> None:
+    class Recording(MemoryStore):
+        def __init__(self) -> None:
+            super().__init__(appendable=False)
+            self.settled: list[str] = []
+
+        def settle(self, key: str) -> int:
+            self.settled.append(key)
+            return super().settle(key)
+
+    store = Recording()
+    writer = own(store)
+    flush(writer, 3)
+    Compactor(writer).run(last=True)
+    (compacted,) = store.list(COMPACTED)
+    own(store)
+    assert store.settled == [compacted.key]

@@ -24,6 +24,7 @@ from milepost.replay.state import Status as WorkflowStatus
 if TYPE_CHECKING:
     from milepost.engine.api import (
         continuation,
+        delete,
         get_output,
         get_output_async,
         get_status,
@@ -52,6 +53,7 @@ __all__ = [
     "SUCCESSFUL",
     "WorkflowStatus",
     "continuation",
+    "delete",
     "errors",
     "get_output",
     "get_output_async",
@@ -70,7 +72,6 @@ _STILL_MISSING = frozenset(
     {
         "EventListener",
         "cancel",
-        "delete",
         "get_metadata",
         "options",
         "sleep",

@@ -184,6 +184,27 @@ def _follow(session: Session, workflow_id: str, started: ray.ObjectRef[Any]) -> 
     return session.request_output(workflow_id)
 
 
+def delete(workflow_id: str) -> None:
+    """Deletes a workflow: its journal, its results, everything stored of it.
+
+    For everybody who reads the storage it is there or not, never in part. The id can be used again,
+    for a workflow that has nothing in common with this one. If another cluster is running the
+    workflow, that is stopped: nothing it does afterwards counts.
+
+    Args:
+        workflow_id: The workflow; it must not be running on this cluster.
+
+    Raises:
+        WorkflowActiveError: If it is running on this cluster; cancel it first, or wait.
+        WorkflowNotFoundError: If there is no such workflow.
+        LostOwnershipError: If another cluster claims it at the same time; look, and try again.
+        StorageUnavailableError: If the storage fails; try again, the workflow may be deleted or
+            not.
+    """
+    session = _connect_for(workflow_id)
+    _fetch(session.dispatcher(workflow_id).delete.remote(workflow_id))
+
+
 def get_output(workflow_id: str, *, task_id: str | None = None) -> Any:
     """Returns the result of a workflow or of one of its tasks; waits while it is running.
 

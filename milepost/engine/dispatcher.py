@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -31,7 +32,7 @@ from milepost.errors import (
     WorkflowNotFoundError,
     WorkflowNotResumableError,
 )
-from milepost.journal import JournalWriter, open_store, put_blob
+from milepost.journal import JournalWriter, delete_workflow, open_store, put_blob
 from milepost.journal.states import (
     StoredStatus,
     list_statuses,
@@ -109,16 +110,16 @@ class Dispatcher:
         if state.next_seq:
             self._threads.submit(writer.close)
             raise WorkflowActiveError(workflow_id, "run")
-        await self._in_thread(self._put_blobs, submission)
+        await self._in_thread(self._put_blobs, submission, writer.incarnation)
         host = self._make_host(state, writer)
         await self._start(
             workflow_id, host, host.create(make_creation(submission, _now_us()), self._owner)
         )
         return Verdict(outcome="created")
 
-    def _put_blobs(self, submission: Submission) -> None:
+    def _put_blobs(self, submission: Submission, incarnation: int) -> None:
         for content in submission.blobs.values():
-            put_blob(self._store, submission.workflow_id, [content])
+            put_blob(self._store, submission.workflow_id, incarnation, [content])
 
     async def resume(self, workflow_id: str) -> str:
         """Goes on with a stored workflow.
@@ -156,11 +157,32 @@ class Dispatcher:
     async def _take_over(self, workflow_id: str, reason: str) -> None:
         self._recent.pop(workflow_id, None)
         state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
-        if state.status in FINAL:
+        if state.status in FINAL or not state.next_seq:
             self._threads.submit(writer.close)
+            if not state.next_seq:
+                raise WorkflowNotResumableError(workflow_id, "it was deleted a moment ago")
             return
         host = self._make_host(state, writer)
         await self._start(workflow_id, host, host.take_over(self._owner, reason))
+
+    async def delete(self, workflow_id: str) -> None:
+        """Deletes a workflow with everything stored of it.
+
+        Raises:
+            WorkflowActiveError: If it is running here.
+            WorkflowNotFoundError: If there is none of this id.
+            LostOwnershipError: If another cluster claims it at the same time.
+            CorruptJournalError: If two segments of its journal claim one place.
+            StorageUnavailableError: If the storage fails; it may be deleted or not.
+        """
+        async with self._lock(workflow_id):
+            host = self._hosts.get(workflow_id)
+            if host is not None and not host.ended and host.announced not in FINAL:
+                raise WorkflowActiveError(workflow_id, "delete")
+            self._recent.pop(workflow_id, None)
+            delete = partial(delete_workflow, self._store, workflow_id, owner=self._owner)
+            await self._in_thread(delete)
+            self._recent.pop(workflow_id, None)
 
     async def adopt(self, workflow_ids: Sequence[str]) -> None:
         """Goes on with workflows that this dispatcher owned before it was restarted."""
@@ -268,10 +290,11 @@ class Dispatcher:
                 await self._take_over(workflow_id, "dispatcher restarted")
                 host = self._hosts.get(workflow_id)
         if host is not None:
-            payload = await self._await_output(host, task_id)
+            state, payload = host.state, await self._await_output(host, task_id)
         else:
-            payload = self._pick_output(await self._recall(workflow_id), task_id)
-        return SealedOutput(self._storage, workflow_id, payload)
+            state = await self._recall(workflow_id)
+            payload = self._pick_output(state, task_id)
+        return SealedOutput(self._storage, workflow_id, state.incarnation, payload)
 
     async def _is_orphan_unless_recent(self, workflow_id: str) -> bool:
         return workflow_id not in self._recent and await self._is_orphan(workflow_id)

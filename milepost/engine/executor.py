@@ -210,14 +210,17 @@ class _SliceRun:
     def read_blob(self, payload: Payload) -> memoryview:
         """Returns the content of a blob of this workflow."""
         store = _open(self._order.storage)
-        return map_blob(store, self._order.workflow_id, payload.digest.hex())
+        order = self._order
+        return map_blob(store, order.workflow_id, order.incarnation, payload.digest.hex())
 
     def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Only constants hold references to nodes."""
         raise ValueError(f"a stored value refers to node {position} without being a constant")
 
     def _put_blob(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
-        digest, size = put_blob(_open(self._order.storage), self._order.workflow_id, parts)
+        order = self._order
+        store = _open(order.storage)
+        digest, size = put_blob(store, order.workflow_id, order.incarnation, parts)
         return bytes.fromhex(digest), size
 
 

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from milepost.engine.costs import CostTable
 from milepost.engine.messages import WorkerReport
 from milepost.engine.objects import ObjectTable
-from milepost.errors import EngineUnavailableError, MilepostError
-from milepost.journal import JournalWriter
+from milepost.errors import EngineUnavailableError, LostOwnershipError, MilepostError
+from milepost.journal import Compactor, JournalWriter
 from milepost.replay.codec import encode
 from milepost.replay.decide import Decision, Effect, Finish, RunSlice, decide
 from milepost.replay.events import Event, TasksScheduled, WorkflowCreated
@@ -89,6 +89,8 @@ class WorkflowHost:
         self.stopped: MilepostError | None = None
         self.objects = ObjectTable()
         self._writer = writer
+        self._compactor = Compactor(writer)
+        self._compaction: asyncio.Task[None] | None = None
         self._workers = workers
         self._threads = threads
         self._now_us = now_us
@@ -244,9 +246,26 @@ class WorkflowHost:
             self._durable_seq += len(events)
         self._release()
         self._notify()
+        self._compact_if_due()
 
     def _write(self, events: list[Event]) -> None:
         self._writer.flush([encode(event) for event in events])
+
+    def _compact_if_due(self) -> None:
+        """Starts a compaction beside the flushes; one at a time."""
+        if self._compaction is None and self._compactor.is_due():
+            self._compaction = asyncio.create_task(self._compact())
+
+    async def _compact(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._threads, self._compactor.run)
+        except LostOwnershipError as error:
+            if not self.ended:
+                self._stop(error)
+        except Exception as error:  # noqa: BLE001  a journal that stays long is no harm
+            _log.warning("journal of %s was not compacted: %s", self.state.workflow_id, error)
+        self._compaction = None
 
     def _release(self) -> None:
         """Performs the effects whose events have become durable."""
@@ -332,5 +351,17 @@ class WorkflowHost:
 
     def _end(self) -> None:
         self._notify()
-        self._threads.submit(self._writer.close)
+        self._threads.submit(self._retire)
         self._on_end(self)
+
+    def _retire(self) -> None:
+        """Tidies up when everybody has been told; runs in a thread."""
+        try:
+            if self.stopped is None:
+                self._compactor.run(last=True)
+        except LostOwnershipError:
+            pass  # somebody resumed or deleted the workflow meanwhile
+        except Exception as error:  # noqa: BLE001  a journal that stays long is no harm
+            _log.warning("journal of %s was not compacted: %s", self.state.workflow_id, error)
+        finally:
+            self._writer.close()

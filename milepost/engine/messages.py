@@ -66,6 +66,7 @@ class SliceOrder:
     """Everything a worker needs to run a slice.
 
     Attributes:
+        incarnation: Where in the storage the blobs of this very workflow are.
         values: The values of inputs that are stored inline or as blobs, by node.
         refs: For inputs that are Ray objects, by node, their place among the refs sent along.
         retry_errors: Which exceptions are worth another attempt, as in the task options.
@@ -73,6 +74,7 @@ class SliceOrder:
 
     storage: str
     workflow_id: str
+    incarnation: int
     tasks: tuple[SliceTask, ...]
     functions: dict[int, Function]
     constants: dict[int, Constant]

@@ -11,7 +11,7 @@ import copyreg
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 
@@ -26,23 +26,24 @@ from milepost.replay.state import State
 class SealedOutput:
     """A stored value that becomes the user's value when it is unpickled."""
 
-    def __init__(self, storage: str, workflow_id: str, payload: Payload) -> None:
-        self._parts = (storage, workflow_id, payload)
+    def __init__(self, storage: str, workflow_id: str, incarnation: int, payload: Payload) -> None:
+        self._parts = (storage, workflow_id, incarnation, payload)
 
     def __reduce__(self) -> Any:
         return _open_output, self._parts
 
 
-def _open_output(storage: str, workflow_id: str, payload: Payload) -> Any:
-    return deserialize(payload, StoredSource(storage, workflow_id))
+def _open_output(storage: str, workflow_id: str, incarnation: int, payload: Payload) -> Any:
+    return deserialize(payload, StoredSource(storage, workflow_id, incarnation))
 
 
 class StoredSource:
     """Reads blobs of one workflow from its storage."""
 
-    def __init__(self, storage: str, workflow_id: str) -> None:
+    def __init__(self, storage: str, workflow_id: str, incarnation: int) -> None:
         self._storage = storage
         self._workflow_id = workflow_id
+        self._incarnation = incarnation
 
     def read_blob(self, payload: Payload) -> memoryview:
         """Returns the content of a blob.
@@ -51,7 +52,8 @@ class StoredSource:
             CorruptBlobError: If it is missing or damaged.
             StorageUnavailableError: If it cannot be read now.
         """
-        return map_blob(_open(self._storage), self._workflow_id, payload.digest.hex())
+        store = _open(self._storage)
+        return map_blob(store, self._workflow_id, self._incarnation, payload.digest.hex())
 
     def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Raises ValueError: a result holds no references to nodes."""
@@ -63,13 +65,17 @@ def _open(uri: str) -> Store:
     return open_store(uri, create=False)
 
 
+SealedCause: TypeAlias = tuple[str, str, int, TaskError]
+"""Storage, workflow and incarnation where the blobs of an error are, and the error."""
+
+
 def describe_failure(storage: str, state: State, task: int) -> WorkflowExecutionError:
     """Returns the error of a failed task; its cause is attached where it is unpickled."""
     error = state.failed[task]
     failure = WorkflowExecutionError(
         state.workflow_id, state.graph.task_id(task), error.type, error.message
     )
-    failure.__dict__["_sealed_cause"] = (storage, state.workflow_id, error)
+    failure.__dict__["_sealed_cause"] = (storage, state.workflow_id, state.incarnation, error)
     return failure
 
 
@@ -80,7 +86,7 @@ def _reduce_failure(failure: WorkflowExecutionError) -> Any:
     return _restore_failure, (type(failure), failure.args, sealed)
 
 
-def _seal_cause(failure: WorkflowExecutionError) -> tuple[str, str, TaskError] | None:
+def _seal_cause(failure: WorkflowExecutionError) -> SealedCause | None:
     """Takes along the cause of an error that is sent on by a user's own program."""
     blobs = BlobCollector()
     try:
@@ -96,11 +102,11 @@ def _seal_cause(failure: WorkflowExecutionError) -> tuple[str, str, TaskError] |
         traceback="",
         exception=exception,
     )
-    return "", failure.workflow_id, error
+    return "", failure.workflow_id, 0, error
 
 
 def _restore_failure(
-    kind: type[WorkflowExecutionError], args: tuple[Any, ...], sealed: tuple[str, str, TaskError]
+    kind: type[WorkflowExecutionError], args: tuple[Any, ...], sealed: SealedCause | None
 ) -> WorkflowExecutionError:
     failure = kind(*args)
     if sealed is not None:
@@ -109,12 +115,14 @@ def _restore_failure(
     return failure
 
 
-def _open_cause(task_id: str, storage: str, workflow_id: str, error: TaskError) -> BaseException:
+def _open_cause(
+    task_id: str, storage: str, workflow_id: str, incarnation: int, error: TaskError
+) -> BaseException:
     if error.kind == "crash":
         return TaskCrashedError(task_id, error.message)
     if error.exception is not None:
         try:
-            cause = deserialize(error.exception, StoredSource(storage, workflow_id))
+            cause = deserialize(error.exception, StoredSource(storage, workflow_id, incarnation))
         except Exception as reason:  # noqa: BLE001  its class may be missing here
             return _describe_cause(task_id, error, f"{type(reason).__name__}: {reason}")
         if isinstance(cause, BaseException):

@@ -78,7 +78,7 @@ class RayWorkers:
         ).remote(order, list(refs.values()), *refs.values())
 
     def _read_options(self, state: State, option: int) -> dict[str, Any]:
-        source = _StoreSource(self._store, state.workflow_id)
+        source = _StoreSource(self._store, state.workflow_id, state.incarnation)
         options = dict(deserialize(state.graph.options[option].ray, source))
         runtime_env = build_runtime_env(read_environment(state), options.pop("runtime_env", None))
         if runtime_env is not None:
@@ -106,12 +106,14 @@ def _describe(error: BaseException) -> str:
 class _StoreSource:
     """Reads stored options, which hold no nodes."""
 
-    def __init__(self, store: Store, workflow_id: str) -> None:
+    def __init__(self, store: Store, workflow_id: str, incarnation: int) -> None:
         self._store = store
         self._workflow_id = workflow_id
+        self._incarnation = incarnation
 
     def read_blob(self, payload: Payload) -> memoryview:
-        return map_blob(self._store, self._workflow_id, payload.digest.hex())
+        digest = payload.digest.hex()
+        return map_blob(self._store, self._workflow_id, self._incarnation, digest)
 
     def refer(self, position: int) -> Any:
         raise ValueError(f"options refer to node {position}")
@@ -148,6 +150,7 @@ def _build_order(
     return SliceOrder(
         storage=storage,
         workflow_id=state.workflow_id,
+        incarnation=state.incarnation,
         tasks=tasks,
         functions=functions,
         constants=_select_constants(state, tasks),

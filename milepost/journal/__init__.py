@@ -3,28 +3,33 @@
 A store (:mod:`~milepost.journal.store`) keeps objects. A workflow's journal is a chain of segments
 (:mod:`~milepost.journal.segment`) made of frames (:mod:`~milepost.journal.frame`). Whoever takes
 ownership (:mod:`~milepost.journal.ownership`) gets the only writer whose flushes succeed
-(:mod:`~milepost.journal.writer`); everybody may read (:mod:`~milepost.journal.reader`). Large
+(:mod:`~milepost.journal.writer`); everybody may read (:mod:`~milepost.journal.reader`). The owner
+compacts what has become long (:mod:`~milepost.journal.compaction`). Large
 values are blobs beside the journal (:mod:`~milepost.journal.blob`).
 
 An event is opaque bytes here. Nothing in this package imports Ray or unpickles anything, and every
 call blocks: an event loop calls it from a thread.
 """
 
+from milepost.journal.backward import read_backward
 from milepost.journal.blob import get_blob, map_blob, put_blob
 from milepost.journal.catalog import list_workflows
+from milepost.journal.compaction import Compactor
+from milepost.journal.deletion import delete_workflow
 from milepost.journal.frame import Frame
 from milepost.journal.layout import decode_workflow_id, encode_workflow_id
 from milepost.journal.local import LocalStore
 from milepost.journal.location import open_store
 from milepost.journal.memory import MemoryStore
 from milepost.journal.ownership import take_ownership
-from milepost.journal.reader import read_journal, read_newest_frames
+from milepost.journal.reader import read_journal
 from milepost.journal.root import read_store_id
 from milepost.journal.states import load_state, read_status
 from milepost.journal.store import ObjectNotFoundError, Store, StoredObject
 from milepost.journal.writer import JournalWriter
 
 __all__ = [
+    "Compactor",
     "Frame",
     "JournalWriter",
     "LocalStore",
@@ -33,6 +38,7 @@ __all__ = [
     "Store",
     "StoredObject",
     "decode_workflow_id",
+    "delete_workflow",
     "encode_workflow_id",
     "get_blob",
     "list_workflows",
@@ -40,8 +46,8 @@ __all__ = [
     "map_blob",
     "open_store",
     "put_blob",
+    "read_backward",
     "read_journal",
-    "read_newest_frames",
     "read_status",
     "read_store_id",
     "take_ownership",

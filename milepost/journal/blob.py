@@ -51,6 +51,7 @@ class _BlobHead:
 def put_blob(
     store: Store,
     workflow_id: str,
+    incarnation: int,
     parts: Sequence[bytes | bytearray | memoryview[Any]],
     *,
     replace: bool = False,
@@ -60,6 +61,7 @@ def put_blob(
     Args:
         store: Where the workflow is.
         workflow_id: The workflow it belongs to.
+        incarnation: Which workflow of that id: the epoch of its journal's first frame.
         parts: Its content, in order; contiguous, with items of any size.
         replace: Write it even if it is there: the way to mend a damaged one.
 
@@ -68,13 +70,14 @@ def put_blob(
 
     Raises:
         InvalidWorkflowIdError: If the id cannot be encoded.
+        ValueError: If the incarnation is malformed.
         UnsupportedFormatError: If a newer Milepost wrote this very blob.
         StorageUnavailableError: If the storage fails.
     """
     views = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
     raw_bytes = sum(map(len, views))
     digest = _digest(views)
-    key = blob_key(workflow_id, digest.hex())
+    key = blob_key(workflow_id, incarnation, digest.hex())
     if replace or not _is_there(store, key, digest, raw_bytes):
         packed = _compress_if_it_pays(views, raw_bytes)
         stored = views if packed is None else [memoryview(packed)]
@@ -124,12 +127,13 @@ def _pays(packed: bytes, raw_bytes: int) -> bool:
     return len(packed) <= raw_bytes * (1 - SAVING_MIN)
 
 
-def get_blob(store: Store, workflow_id: str, digest: str) -> bytes:
+def get_blob(store: Store, workflow_id: str, incarnation: int, digest: str) -> bytes:
     """Read a blob's content into memory.
 
     Args:
         store: Where the workflow is.
         workflow_id: The workflow it belongs to.
+        incarnation: Which workflow of that id: the epoch of its journal's first frame.
         digest: Its digest in hex.
 
     Returns:
@@ -137,19 +141,19 @@ def get_blob(store: Store, workflow_id: str, digest: str) -> bytes:
 
     Raises:
         InvalidWorkflowIdError: If the id cannot be encoded.
-        ValueError: If the digest is malformed.
+        ValueError: If the digest or the incarnation is malformed.
         CorruptBlobError: If the blob is missing or its content is not what the digest says.
         UnsupportedFormatError: If a newer Milepost wrote it.
         StorageUnavailableError: If the storage fails.
     """
-    key = blob_key(workflow_id, digest)
+    key = blob_key(workflow_id, incarnation, digest)
     try:
         return bytes(_content(store.get(key), key, digest))
     except ObjectNotFoundError as error:
         raise CorruptBlobError(key, "it is missing") from error
 
 
-def map_blob(store: Store, workflow_id: str, digest: str) -> memoryview:
+def map_blob(store: Store, workflow_id: str, incarnation: int, digest: str) -> memoryview:
     """Give a view of a blob's content, without a copy if it is local and not compressed.
 
     An I/O error of the disk under a mapped file ends the process; content that must be read at any
@@ -158,6 +162,7 @@ def map_blob(store: Store, workflow_id: str, digest: str) -> memoryview:
     Args:
         store: Where the workflow is.
         workflow_id: The workflow it belongs to.
+        incarnation: Which workflow of that id: the epoch of its journal's first frame.
         digest: Its digest in hex.
 
     Returns:
@@ -165,12 +170,12 @@ def map_blob(store: Store, workflow_id: str, digest: str) -> memoryview:
 
     Raises:
         InvalidWorkflowIdError: If the id cannot be encoded.
-        ValueError: If the digest is malformed.
+        ValueError: If the digest or the incarnation is malformed.
         CorruptBlobError: If the blob is missing or its content is not what the digest says.
         UnsupportedFormatError: If a newer Milepost wrote it.
         StorageUnavailableError: If the storage fails.
     """
-    key = blob_key(workflow_id, digest)
+    key = blob_key(workflow_id, incarnation, digest)
     try:
         return _content(store.map(key), key, digest)
     except ObjectNotFoundError as error:

@@ -1,8 +1,8 @@
 """Claims: how a would-be owner asks for the next epoch, and how an owner learns it was succeeded.
 
 A claim is an object whose name says it all: the epoch and a nonce. Its content is for humans. A
-claim is never changed and never deleted while the workflow exists: with its successor's claim gone,
-a paused owner would believe itself the owner again.
+claim is never changed, and never deleted unless a higher one stays: with its successor's claim
+gone, a paused owner would believe itself the owner again.
 
 Who claims lists the claims again afterwards, and proceeds only if it is alone in its epoch and
 nobody is above it. Of two who claim the same epoch the later one sees the earlier, so at most one
@@ -73,7 +73,7 @@ def highest_epoch(store: Store, workflow_id: str) -> int:
         InvalidWorkflowIdError: If the id cannot be encoded.
         StorageUnavailableError: If the storage fails.
     """
-    return max((claim.epoch for claim in _list_claims(store, workflow_id, 0)), default=0)
+    return max((claim.epoch for claim in list_claims(store, workflow_id, 0)), default=0)
 
 
 def require_ownership(store: Store, workflow_id: str, claim: ClaimName) -> None:
@@ -90,22 +90,36 @@ def require_ownership(store: Store, workflow_id: str, claim: ClaimName) -> None:
             was deleted.
         StorageUnavailableError: If the storage fails.
     """
-    claims = _list_claims(store, workflow_id, claim.epoch)
+    claims = list_claims(store, workflow_id, claim.epoch)
     newest = max((each.epoch for each in claims), default=0)
     if newest > claim.epoch or claim not in claims:
         raise LostOwnershipError(workflow_id, claim.epoch, newest)
 
 
 def _rivals(store: Store, workflow_id: str, claim: ClaimName) -> list[ClaimName]:
-    claims = _list_claims(store, workflow_id, claim.epoch)
-    if claim not in claims:
+    claims = list_claims(store, workflow_id, claim.epoch)
+    # A deletion under a higher claim removes lower ones, perhaps this one by now.
+    if claim not in claims and not any(each.epoch > claim.epoch for each in claims):
         reason = "a claim just stored is not listed; the storage must list what was put"
         raise StorageUnavailableError("list", claims_folder(workflow_id), reason)
     return [each for each in claims if each != claim]
 
 
-def _list_claims(store: Store, workflow_id: str, epoch: int) -> list[ClaimName]:
-    """List the claims of an epoch and all later ones."""
+def list_claims(store: Store, workflow_id: str, epoch: int) -> list[ClaimName]:
+    """List the claims of an epoch and all later ones.
+
+    Args:
+        store: Where the workflow is.
+        workflow_id: The workflow.
+        epoch: The lowest epoch to list.
+
+    Returns:
+        The claims, lowest first.
+
+    Raises:
+        InvalidWorkflowIdError: If the id cannot be encoded.
+        StorageUnavailableError: If the storage fails.
+    """
     folder = claims_folder(workflow_id)
     listed = store.list(folder, after=f"{folder}{epoch:010d}.")
     parsed = [parse_claim_name(each.key[len(folder) :]) for each in listed]

@@ -4,10 +4,13 @@
 
     workflows/<encoded id>/claims/<epoch>.<nonce>
     workflows/<encoded id>/segments/<epoch>.<index>.<nonce>
-    workflows/<encoded id>/blobs/<digest>
+    workflows/<encoded id>/segments/<epoch>.tombstone
+    workflows/<encoded id>/compacted/<next seq>.<epoch>.<chain>
+    workflows/<encoded id>/blobs/<incarnation>/<digest>
 
-Numbers have ten decimal digits, so that text order is number order; a nonce is sixteen and a digest
-sixty-four hex digits. Names that do not parse belong to somebody else and are passed over.
+Numbers have ten decimal digits (a seq has twenty), so that text order is number order; a nonce is
+sixteen, a chain thirty-two and a digest sixty-four hex digits. Names that do not parse belong to
+somebody else and are passed over. Tombstones lie among the segments so that one listing shows both.
 """
 
 from __future__ import annotations
@@ -27,8 +30,14 @@ ENCODED_ID_BYTES_MAX = 200
 NUMBER_MAX = 2**32 - 1
 """Epochs and indexes are 32-bit numbers in the heads of segments and frames."""
 
+SEQ_MAX = 2**64
+"""Numbers of events are 64-bit numbers."""
+
 _CLAIM = re.compile(r"(\d{10})\.([0-9a-f]{16})", re.ASCII)
 _SEGMENT = re.compile(r"(\d{10})\.(\d{10})\.([0-9a-f]{16})", re.ASCII)
+_TOMBSTONE = re.compile(r"(\d{10})\.tombstone", re.ASCII)
+_COMPACTED = re.compile(r"(\d{20})\.(\d{10})\.([0-9a-f]{32})", re.ASCII)
+_INCARNATION = re.compile(r"\d{10}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,6 +73,24 @@ class SegmentName:
 
     def __str__(self) -> str:
         return f"{self.epoch:010d}.{self.index:010d}.{self.nonce.hex()}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CompactedName:
+    """The name of a compacted object: where the frames in it end, which says which they are.
+
+    Attributes:
+        next_seq: The number of the event after its last one.
+        epoch: The epoch of its last frame, whose owner made it.
+        chain: The chain of its last frame.
+    """
+
+    next_seq: int
+    epoch: int
+    chain: bytes
+
+    def __str__(self) -> str:
+        return f"{self.next_seq:020d}.{self.epoch:010d}.{self.chain.hex()}"
 
 
 def encode_workflow_id(workflow_id: str) -> str:
@@ -168,11 +195,59 @@ def segments_folder(workflow_id: str) -> str:
     return workflow_folder(workflow_id) + "segments/"
 
 
-def blob_key(workflow_id: str, digest: str) -> str:
+def compacted_folder(workflow_id: str) -> str:
+    """Give the prefix of a workflow's compacted objects.
+
+    Args:
+        workflow_id: The workflow.
+
+    Returns:
+        The prefix, with a slash at its end.
+
+    Raises:
+        InvalidWorkflowIdError: If the id cannot be encoded.
+    """
+    return workflow_folder(workflow_id) + "compacted/"
+
+
+def tombstone_key(workflow_id: str, epoch: int) -> str:
+    """Give the key of a tombstone.
+
+    Args:
+        workflow_id: The workflow it ends.
+        epoch: The epoch of the deletion's claim.
+
+    Returns:
+        The key.
+
+    Raises:
+        InvalidWorkflowIdError: If the id cannot be encoded.
+    """
+    return f"{segments_folder(workflow_id)}{epoch:010d}.tombstone"
+
+
+def blobs_folder(workflow_id: str) -> str:
+    """Give the prefix of a workflow's blobs, those of deleted incarnations too.
+
+    Args:
+        workflow_id: The workflow.
+
+    Returns:
+        The prefix, with a slash at its end.
+
+    Raises:
+        InvalidWorkflowIdError: If the id cannot be encoded.
+    """
+    return workflow_folder(workflow_id) + "blobs/"
+
+
+def blob_key(workflow_id: str, incarnation: int, digest: str) -> str:
     """Give the key of a blob.
 
     Args:
         workflow_id: The workflow it belongs to.
+        incarnation: The epoch of the journal's first frame: a deleted workflow of the same id had
+            another.
         digest: The SHA-256 of its content, in lower-case hex.
 
     Returns:
@@ -180,11 +255,13 @@ def blob_key(workflow_id: str, digest: str) -> str:
 
     Raises:
         InvalidWorkflowIdError: If the id cannot be encoded.
-        ValueError: If the digest is malformed.
+        ValueError: If the digest or the incarnation is malformed.
     """
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"malformed digest {digest!r}")
-    return f"{workflow_folder(workflow_id)}blobs/{digest}"
+    if not 0 < incarnation <= NUMBER_MAX:
+        raise ValueError(f"malformed incarnation {incarnation!r}")
+    return f"{blobs_folder(workflow_id)}{incarnation:010d}/{digest}"
 
 
 def parse_claim_name(name: str) -> ClaimName | None:
@@ -215,3 +292,47 @@ def parse_segment_name(name: str) -> SegmentName | None:
     if match is None or not 0 < int(match[1]) <= NUMBER_MAX or int(match[2]) > NUMBER_MAX:
         return None
     return SegmentName(int(match[1]), int(match[2]), bytes.fromhex(match[3]))
+
+
+def parse_tombstone_name(name: str) -> int | None:
+    """Read the last part of a tombstone's key.
+
+    Args:
+        name: The part.
+
+    Returns:
+        The tombstone's epoch, or None if this is something else.
+    """
+    match = _TOMBSTONE.fullmatch(name)
+    if match is None or not 0 < int(match[1]) <= NUMBER_MAX:
+        return None
+    return int(match[1])
+
+
+def parse_compacted_name(name: str) -> CompactedName | None:
+    """Read the last part of a compacted object's key.
+
+    Args:
+        name: The part.
+
+    Returns:
+        The object's name, or None if this is something else.
+    """
+    match = _COMPACTED.fullmatch(name)
+    if match is None or not 0 < int(match[2]) <= NUMBER_MAX or not 0 < int(match[1]) < SEQ_MAX:
+        return None
+    return CompactedName(int(match[1]), int(match[2]), bytes.fromhex(match[3]))
+
+
+def parse_incarnation(name: str) -> int | None:
+    """Read the name of a folder of blobs.
+
+    Args:
+        name: The folder's name.
+
+    Returns:
+        The incarnation, or None if this is something else.
+    """
+    if _INCARNATION.fullmatch(name) is None or not 0 < int(name) <= NUMBER_MAX:
+        return None
+    return int(name)

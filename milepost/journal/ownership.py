@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from milepost.errors import CorruptJournalError, LostOwnershipError
+from milepost.errors import CorruptJournalError, LostOwnershipError, WorkflowNotFoundError
 from milepost.journal.claim import claim_epoch, highest_epoch
 from milepost.journal.frame import Frame
 from milepost.journal.layout import ClaimName, segments_folder
@@ -56,8 +56,12 @@ def take_ownership(
     """
     claim = claim_epoch(store, workflow_id, owner)
     walk = JournalWalk(store, workflow_id, settle=True)
-    for frame in walk:
-        on_frame(frame)
+    try:
+        for frame in walk:
+            on_frame(frame)
+    except WorkflowNotFoundError as error:  # deleted under a higher claim while it was read
+        newest = highest_epoch(store, workflow_id)
+        raise LostOwnershipError(workflow_id, claim.epoch, newest) from error
     assert walk.tip is not None, f"journal of {workflow_id!r} was read without finding its end"
     _require_newest(store, workflow_id, claim, walk.tip)
     return JournalWriter(store, workflow_id, claim, walk.tip)
@@ -65,10 +69,10 @@ def take_ownership(
 
 def _require_newest(store: Store, workflow_id: str, claim: ClaimName, tip: Tip) -> None:
     """Make sure that what this owner writes will be newer than all there is."""
-    if tip.parent is None or tip.parent.name.epoch < claim.epoch:
+    if tip.epoch < claim.epoch:
         return
     newest = highest_epoch(store, workflow_id)
     if newest > claim.epoch:
         raise LostOwnershipError(workflow_id, claim.epoch, newest)
-    file = segments_folder(workflow_id) + str(tip.parent.name)
-    raise CorruptJournalError(file, 0, "its epoch was never claimed: claims were deleted")
+    reason = f"epoch {tip.epoch} in it was never claimed: claims were deleted"
+    raise CorruptJournalError(segments_folder(workflow_id), 0, reason)

@@ -1,6 +1,7 @@
 """A segment: a run of frames by one owner, as bytes and back.
 
-A segment starts with a head of 108 bytes. It names the segment before it (its parent), how many
+A segment starts with a head of 108 bytes. It names the segment before it (its parent; after a
+compaction perhaps the compacted object), how many
 bytes of the parent count (the sealed length) and the chain at that point; so whatever an owner adds
 to the parent after it was succeeded never happened. A segment is either appended to, and then its
 end may be torn by a crash, or written whole, and then it may not.
@@ -57,14 +58,32 @@ class Parent:
     """What a segment says about the one before it.
 
     Attributes:
-        name: Its name.
-        sealed_bytes: How many of its bytes count.
+        name: Its name; of a compacted object only the epoch is named.
+        sealed_bytes: How many of its bytes count; 0 for a compacted object.
         chain: The chain of the last frame in those bytes.
     """
 
     name: SegmentName
     sealed_bytes: int
     chain: bytes
+
+    @property
+    def is_compacted(self) -> bool:
+        """Whether it is a compacted object, named by the chain and the first seq after it."""
+        return self.sealed_bytes == 0
+
+
+def compacted_parent(epoch: int, chain: bytes) -> Parent:
+    """Describe a compacted object as the parent of the next owner's first segment.
+
+    Args:
+        epoch: The epoch of its last frame.
+        chain: The chain of its last frame.
+
+    Returns:
+        The parent.
+    """
+    return Parent(name=SegmentName(epoch, 0, NO_SEGMENT.nonce), sealed_bytes=0, chain=chain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +202,9 @@ def _name(epoch: int | bytes, index: int | bytes, nonce: int | bytes) -> Segment
 
 
 def _precedes(parent: Parent, name: SegmentName) -> bool:
+    if parent.is_compacted:
+        whole = parent == compacted_parent(parent.name.epoch, parent.chain)
+        return whole and name.index == 0 and parent.name.epoch < name.epoch
     if parent.sealed_bytes < HEAD_BYTES:
         return False
     if name.index:
@@ -267,16 +289,8 @@ def _read_frame(
     if len(payload) < head.stored_bytes or zlib.crc32(payload) != head.payload_crc:
         return None
     raw = _verified_payload(head, payload, chain, file, offset)
-    return Frame(
-        epoch=head.epoch,
-        first_seq=seq,
-        count=head.count,
-        raw=raw,
-        chain=head.chain,
-        file=file,
-        offset=offset,
-        end=start + head.stored_bytes,
-    )
+    end = start + head.stored_bytes
+    return Frame(head.epoch, seq, head.count, raw, head.chain, file, offset, end)
 
 
 def _verified_payload(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from milepost.errors import CorruptJournalError, IllegalEventError, MilepostError
+from milepost.journal.backward import read_backward
 from milepost.journal.catalog import list_workflows
 from milepost.journal.frame import Frame
 from milepost.journal.ownership import take_ownership
-from milepost.journal.reader import read_journal, read_newest_frames
+from milepost.journal.reader import read_journal
 from milepost.journal.store import Store
 from milepost.journal.writer import JournalWriter
 from milepost.replay.codec import EventFormatError, decode_all
@@ -27,7 +28,7 @@ class StoredStatus:
 
     Attributes:
         status: As stored; RUNNING may mean that its owner is gone.
-        owner: Who wrote the newest segment.
+        owner: Who is working on it; empty if that was not looked for, because nobody is.
     """
 
     status: Status
@@ -62,10 +63,12 @@ def own_state(store: Store, workflow_id: str, owner: str) -> tuple[State, Journa
     writer = take_ownership(
         store, workflow_id, owner=owner, on_frame=lambda frame: _fold_frame(state, frame)
     )
+    state.incarnation = writer.incarnation
     return state, writer
 
 
 def _fold_frame(state: State, frame: Frame) -> None:
+    state.incarnation = state.incarnation or frame.epoch
     try:
         for event in decode_all(frame.raw):
             apply(state, event)
@@ -74,28 +77,37 @@ def _fold_frame(state: State, frame: Frame) -> None:
 
 
 def read_status(store: Store, workflow_id: str) -> StoredStatus:
-    """Reads only the newest segment; every owner writes the status in its first frame.
+    """Reads back from the journal's end until status and owner are known.
 
     Raises:
         WorkflowNotFoundError: If there is no such workflow.
-        CorruptJournalError: If that segment is damaged.
+        CorruptJournalError: If what was read is damaged.
         UnsupportedFormatError: If a newer Milepost wrote it.
         StorageUnavailableError: If it cannot be read now.
     """
     status, owner, file = None, "", ""
-    for frame in read_newest_frames(store, workflow_id):
-        file = frame.file
-        try:
-            for event in decode_all(frame.raw):
-                if isinstance(event, StatusChanged):
-                    status = Status(event.status)
-                elif isinstance(event, OwnershipTaken):
-                    owner = event.owner
-        except (EventFormatError, ValueError) as error:
-            raise CorruptJournalError(file, frame.offset, str(error)) from error
-    if status is None:
-        raise CorruptJournalError(file, 0, "its newest segment holds no status")
-    return StoredStatus(status=status, owner=owner)
+    for frames in read_backward(store, workflow_id):
+        for frame in reversed(frames):
+            file = frame.file
+            found, taken = _read_ownership(frame)
+            status, owner = status or found, owner or taken
+            if status is not None and (owner or status not in (Status.RUNNING, Status.PENDING)):
+                return StoredStatus(status=status, owner=owner)
+    raise CorruptJournalError(file, 0, "the journal holds no status")
+
+
+def _read_ownership(frame: Frame) -> tuple[Status | None, str]:
+    """Gives the newest status and owner that a frame tells of, if it does."""
+    status, owner = None, ""
+    try:
+        for event in decode_all(frame.raw):
+            if isinstance(event, StatusChanged):
+                status = Status(event.status)
+            elif isinstance(event, OwnershipTaken):
+                owner = event.owner
+    except (EventFormatError, ValueError) as error:
+        raise CorruptJournalError(frame.file, frame.offset, str(error)) from error
+    return status, owner
 
 
 def list_statuses(store: Store) -> dict[str, StoredStatus]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from milepost.errors import LostOwnershipError, StorageUnavailableError
 from milepost.journal.claim import require_ownership
@@ -32,6 +33,42 @@ SEGMENT_BYTES_MAX = 64 * 2**20
 """A segment that has reached this length is followed by a new one; readers hold one in memory."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Segments and their length: what a reader has to fetch one by one.
+
+    Attributes:
+        segment_count: How many there are.
+        segment_bytes: How long they are together.
+    """
+
+    segment_count: int
+    segment_bytes: int
+
+    def __add__(self, more: Load) -> Load:
+        return Load(
+            self.segment_count + more.segment_count, self.segment_bytes + more.segment_bytes
+        )
+
+    def __sub__(self, less: Load) -> Load:
+        return Load(
+            self.segment_count - less.segment_count, self.segment_bytes - less.segment_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """An end of the journal behind which nothing will change.
+
+    Attributes:
+        head: The head that the next segment would have.
+        load: What was not compacted up to there.
+    """
+
+    head: SegmentHead
+    load: Load
+
+
 class JournalWriter:
     """The one who may write a workflow's journal; made by taking ownership.
 
@@ -42,6 +79,12 @@ class JournalWriter:
         epoch: The owner's epoch.
         next_seq: The number that the next event gets.
         chain: The chain of the last frame.
+        incarnation: The epoch of the journal's first frame, which is this one in a new journal.
+        store: Where the workflow is.
+        load: What is not compacted yet.
+        compacted_bytes: How long the compacted object before that is; 0 without one.
+        kept: The keys that the owner read the journal from and goes on from.
+        acknowledged: Whether a frame of this owner is durable and acknowledged.
     """
 
     def __init__(
@@ -66,7 +109,12 @@ class JournalWriter:
         self.epoch = claim.epoch
         self.next_seq = tip.next_seq
         self.chain = tip.chain
-        self._store = store
+        self.incarnation = tip.incarnation or claim.epoch
+        self.store = store
+        self.load = Load(tip.segment_count, tip.segment_bytes)
+        self.compacted_bytes = tip.compacted_bytes
+        self.kept = tip.keys
+        self.acknowledged = False
         self._claim = claim
         self._journal_id = tip.journal_id
         self._parent = tip.parent
@@ -107,13 +155,59 @@ class JournalWriter:
             self._death = StorageUnavailableError("flush", self._folder, "a flush was interrupted")
             try:
                 self._write(frames)
-                require_ownership(self._store, self.workflow_id, self._claim)
+                require_ownership(self.store, self.workflow_id, self._claim)
             except (StorageUnavailableError, LostOwnershipError) as error:
                 self._death = type(error)(*error.args)  # a copy without the traceback
                 with suppress(StorageUnavailableError):
                     self._close_segment()
                 raise
             self._death = None
+            self.acknowledged = self.acknowledged or bool(frames)
+
+    def seal(self) -> Seal:
+        """End the present segment; what was flushed so far will be followed by another one.
+
+        Returns:
+            The end.
+
+        Raises:
+            ValueError: If the writer was closed.
+            LostOwnershipError: If the workflow is known to be lost.
+            StorageUnavailableError: If the writer is dead because the storage failed.
+        """
+        with self._lock:
+            self._require_alive()
+            segment = self._segment
+            if segment is not None:
+                self._seal(segment.name, segment.size)
+                with suppress(StorageUnavailableError):  # all that was flushed is durable
+                    self._close_segment()
+            return Seal(head=self._next_head(whole_bytes=0), load=self.load)
+
+    def note_compacted(self, seal: Seal, compacted_bytes: int) -> None:
+        """Count what was sealed as compacted.
+
+        Args:
+            seal: The end of what was compacted.
+            compacted_bytes: How long the object is that holds it.
+        """
+        with self._lock:
+            self.load -= seal.load
+            self.compacted_bytes = compacted_bytes
+
+    def require_ownership(self) -> None:
+        """Make sure that nobody has claimed a later epoch so far; flushes need not wait for it.
+
+        Raises:
+            LostOwnershipError: If somebody else has claimed the workflow; the writer is dead.
+            StorageUnavailableError: If the storage fails; the writer lives on.
+        """
+        try:
+            require_ownership(self.store, self.workflow_id, self._claim)
+        except LostOwnershipError as error:
+            with self._lock:
+                self._death = self._death or LostOwnershipError(*error.args)
+            raise
 
     def close(self) -> None:
         """Let go of the segment; the workflow stays owned until somebody claims it.
@@ -132,7 +226,7 @@ class JournalWriter:
             raise type(self._death)(*self._death.args)
 
     def _write(self, frames: Sequence[EncodedFrame]) -> None:
-        if not self._store.appendable:
+        if not self.store.appendable:
             if frames:
                 self._put(frames)
             return
@@ -145,7 +239,7 @@ class JournalWriter:
         parts = [part for frame in frames for part in (frame.head, frame.payload)]
         whole_bytes = HEAD_BYTES + sum(map(len, parts))
         head = self._start_segment(whole_bytes)
-        self._store.put(self._folder + str(head.name), [encode_segment_head(head), *parts])
+        self.store.put(self._folder + str(head.name), [encode_segment_head(head), *parts])
         for frame in frames:
             self._advance(frame)
         self._seal(head.name, whole_bytes)
@@ -162,20 +256,25 @@ class JournalWriter:
             segment.write(encode_segment_head(head), frame.head, frame.payload)
         else:
             segment.write(frame.head, frame.payload)
+        self.load += Load(0, frame.size)
         self._advance(frame)
 
     def _open(self, name: SegmentName) -> _OpenSegment:
         key = self._folder + str(name)
-        appender = self._store.append(key)
+        appender = self.store.append(key)
         if appender is None:
             raise StorageUnavailableError("append to", key, "the store cannot append")
         return _OpenSegment(name, appender)
 
     def _start_segment(self, whole_bytes: int) -> SegmentHead:
-        name = SegmentName(self.epoch, self._next_index, self._claim.nonce)
+        head = self._next_head(whole_bytes)
         self._next_index += 1
+        self.load += Load(1, whole_bytes or HEAD_BYTES)
+        return head
+
+    def _next_head(self, whole_bytes: int) -> SegmentHead:
         return SegmentHead(
-            name=name,
+            name=SegmentName(self.epoch, self._next_index, self._claim.nonce),
             journal_id=self._journal_id,
             first_seq=self.next_seq,
             parent=self._parent,

@@ -119,6 +119,7 @@ def _create(state: State, event: WorkflowCreated) -> None:
 def _take_ownership(state: State, event: OwnershipTaken) -> None:
     _require(event.epoch > state.epoch, "epochs rise", event.epoch, state.epoch)
     state.epoch = event.epoch
+    state.incarnation = state.incarnation or event.epoch
     state.owner = event.owner
     for slice_ in state.slices.values():
         for task in slice_.outstanding:

@@ -78,6 +78,9 @@ class State:
     Attributes:
         next_seq: Number of events applied; the seq of the next one.
         epoch: Generation of the present owner, 0 before the first.
+        incarnation: Which of the workflows of this id it is, as its blobs are filed: the epoch of
+            the journal's first frame, as its reader says; without one, of the first owner. No part
+            of the digest: it says where things are, not what happened.
         root: The task whose value is the workflow's result.
         tasks: One :class:`TaskState` per task, as bytes.
         attempts: For each task, how many attempts were scheduled.
@@ -106,6 +109,7 @@ class State:
         "failed",
         "failures",
         "graph",
+        "incarnation",
         "metadata",
         "next_seq",
         "next_slice",
@@ -136,6 +140,7 @@ class State:
         self.status: Status | None = None
         self.epoch = 0
         self.owner = ""
+        self.incarnation = 0
         self.next_seq = 0
         self.next_slice = 0
         self.graph = Graph()

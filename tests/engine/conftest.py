@@ -372,11 +372,11 @@ class Disk:
         self.uri = self.store.uri
 
     def __call__(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
-        digest, size = put_blob(self.store, WORKFLOW, parts)
+        digest, size = put_blob(self.store, WORKFLOW, 1, parts)
         return bytes.fromhex(digest), size
 
     def read_blob(self, payload: Payload) -> memoryview:
-        return map_blob(self.store, WORKFLOW, payload.digest.hex())
+        return map_blob(self.store, WORKFLOW, 1, payload.digest.hex())
 
     def refer(self, position: int) -> Any:
         return f"node {position}"

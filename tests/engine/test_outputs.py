@@ -222,19 +222,19 @@ def test_a_failure_whose_cause_cannot_be_sent_is_sent_without() -> None:
 
 @pytest.mark.parametrize("value", [None, {"a": [1]}, (1, 2), CodedError], ids=repr)
 def test_a_result_is_the_users_value_where_it_arrives(disk: Disk, value: object) -> None:
-    sealed = SealedOutput(disk.uri, "w", serialize(value, disk))
+    sealed = SealedOutput(disk.uri, "w", 1, serialize(value, disk))
     assert pickle.loads(pickle.dumps(sealed)) == value
 
 
 def test_a_large_result_is_read_from_its_blob(disk: Disk) -> None:
     array = np.arange(50_000)
-    sealed = pickle.dumps(SealedOutput(disk.uri, "w", serialize(array, disk)))
+    sealed = pickle.dumps(SealedOutput(disk.uri, "w", 1, serialize(array, disk)))
     assert len(sealed) < 1000
     assert np.array_equal(pickle.loads(sealed), array)
 
 
 def test_a_result_whose_blob_is_gone_says_so(disk: Disk) -> None:
     payload = Payload(encoding=0, digest=b"d" * 32, size=100_000)
-    sealed = pickle.dumps(SealedOutput(disk.uri, "w", payload))
+    sealed = pickle.dumps(SealedOutput(disk.uri, "w", 1, payload))
     with pytest.raises(CorruptBlobError, match="missing"):
         pickle.loads(sealed)

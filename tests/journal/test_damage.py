@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from milepost.errors import CorruptJournalError, MilepostError, UnsupportedFormatError
-from milepost.journal import Frame, MemoryStore, read_journal, read_newest_frames, take_ownership
+from milepost.journal import Frame, MemoryStore, read_backward, read_journal, take_ownership
 from milepost.journal.frame import CHAIN_START, SYNC_MARK, chain_frame, encode_frames
 from milepost.journal.frame import HEAD_BYTES as FRAME_HEAD_BYTES
 from milepost.journal.layout import SegmentName, parse_segment_name
@@ -144,11 +144,11 @@ def test_any_damage_shows_when_only_the_newest_segment_is_read() -> None:
     store = MemoryStore()
     newest = build(store)[-1]
     content = store.get(newest)
-    last = read_newest_frames(store, "w")[-1]
+    last = next(read_backward(store, "w"))[-1]
     for bit in range(last.offset * 8):
         store.put(newest, [flip(content, bit)])
         with pytest.raises((CorruptJournalError, UnsupportedFormatError)):
-            read_newest_frames(store, "w")
+            next(read_backward(store, "w"))
 
 
 @pytest.mark.parametrize("length", [1, 47, 48, 500, 5000])
@@ -431,7 +431,7 @@ def test_a_segment_that_died_with_its_head_unwritten_never_was() -> None:
     for content in (b"", b"\x89MP", bytes(107), bytes(4096), SYNC_MARK * 100):
         store.put("workflows/w/segments/0000000003.0000000000.00000000000000aa", [content])
         assert read_events(store) == ALL
-        assert [frame.epoch for frame in read_newest_frames(store, "w")] == [2, 2]
+        assert [frame.epoch for frame in next(read_backward(store, "w"))] == [2, 2]
 
 
 def test_an_object_without_a_head_is_damage() -> None:

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from milepost.errors import LostOwnershipError
-from milepost.journal import Store, put_blob, read_journal, take_ownership
+from milepost.journal import Compactor, Store, put_blob, read_journal, take_ownership
 from milepost.journal.frame import CHAIN_START, encode_frames
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
@@ -28,6 +28,12 @@ class PageReader:
 
     def read(self) -> list[object]:
         names = sorted(each.key.rsplit("/", 1)[1] for each in self.store.list(self.folder))
+        compacted = [each.key for each in self.store.list(self.folder[:-9] + "compacted/")]
+        if not names:
+            (only,) = compacted
+            return self._events([], self._compacted_frames(only))
+        bases = {(key[-64:-44], key[-32:]): key for key in compacted}
+        base = None
         lineage: list[tuple[bytes, int | None, bytes]] = []
         name, sealed, chain_due = names[-1], None, b""
         while True:
@@ -38,11 +44,62 @@ class PageReader:
             if not any(content[64:104]):
                 break
             epoch, index, nonce, sealed, chain_due = struct.unpack_from("<II8sQ16s", content, 64)
+            (first,) = struct.unpack_from("<Q", content, 48)
+            base = bases.get((f"{first:020d}", chain_due.hex()))
+            if base is not None:
+                break
             name = f"{epoch:010d}.{index:010d}.{nonce.hex()}"
-        return self._events(lineage[::-1])
+        frames = [] if base is None else self._compacted_frames(base)
+        return self._events(lineage[::-1], frames)
 
-    def _events(self, lineage: list[tuple[bytes, int | None, bytes]]) -> list[object]:
-        seq, chain, found = 0, bytes(16), []
+    def _compacted_frames(self, key: str) -> list[tuple[int, int, bytes]]:
+        content = self.store.get(key)
+        magic, version, epoch, blocks, next_seq, chain, whole, last = struct.unpack_from(
+            "<8sH22xIIQ16sQQ", content
+        )
+        assert (magic, version, whole) == (b"\x89MPCMP\r\n", 1, len(content))
+        assert key.rsplit("/", 1)[1] == f"{next_seq:020d}.{epoch:010d}.{chain.hex()}"
+        assert zlib.crc32(content[:80]) == struct.unpack_from("<I", content, 80)[0]
+        frames: list[tuple[int, int, bytes]] = []
+        offset, previous = 84, 0
+        for _ in range(blocks):
+            mark, stored, size, n, _, _, _, before, crc, head_crc = struct.unpack_from(
+                "<4sIIIQ16s16sIII", content, offset
+            )
+            payload = content[offset + 68 : offset + 68 + stored]
+            assert (mark, before, crc) == (b"\xf3MB\x9e", previous, zlib.crc32(payload))
+            assert head_crc == zlib.crc32(content[16:32] + content[offset : offset + 64])
+            raw = zstandard.decompress(payload)
+            assert len(raw) == size
+            at = 10 * n
+            for epoch, length, count in zip(
+                struct.unpack_from(f"<{n}I", raw),
+                struct.unpack_from(f"<{n}I", raw, 4 * n),
+                struct.unpack_from(f"<{n}H", raw, 8 * n),
+                strict=True,
+            ):
+                frames.append((epoch, count, raw[at : at + length]))
+                at += length
+            assert at == size
+            last_offset, offset, previous = offset, offset + 68 + stored, 68 + stored
+        assert (offset, last_offset) == (whole, last)
+        return frames
+
+    def _events(
+        self,
+        lineage: list[tuple[bytes, int | None, bytes]],
+        compacted: list[tuple[int, int, bytes]],
+    ) -> list[object]:
+        seq, chain = 0, bytes(16)
+        found: list[object] = []
+        for epoch, count, raw in compacted:
+            chain = hashlib.sha256(chain + struct.pack("<IQI", epoch, seq, count) + raw).digest()[
+                :16
+            ]
+            unpacker = msgpack.Unpacker()
+            unpacker.feed(raw)
+            found += unpacker
+            seq += count
         for content, sealed, chain_due in lineage:
             offset, end = 108, len(content) if sealed is None else sealed
             assert struct.unpack_from("<Q", content, 48)[0] == seq
@@ -67,7 +124,10 @@ class PageReader:
         return found
 
 
-def test_a_reader_written_from_the_page_reads_what_the_library_reads(store: Store) -> None:
+@pytest.mark.parametrize("compact", [(), (0,), (1, 3), (3,)])
+def test_a_reader_written_from_the_page_reads_what_the_library_reads(
+    store: Store, compact: tuple[int, ...]
+) -> None:
     value = 0
     old = None
     for owner in range(4):
@@ -78,6 +138,8 @@ def test_a_reader_written_from_the_page_reads_what_the_library_reads(store: Stor
         for size in (1, 3, 400):
             writer.flush([msgpack.packb([value + each, "text" * owner]) for each in range(size)])
             value += size
+        if owner in compact:
+            Compactor(writer, segment_bytes_max=1).run()
         old = writer
     ours = [
         msgpack.unpackb(event) for frame in read_journal(store, "w") for event in frame.events()
@@ -100,8 +162,8 @@ def test_the_example_on_the_page_is_what_the_library_writes() -> None:
 
 def test_a_blob_can_be_read_with_the_table_on_the_page(store: Store) -> None:
     for content in (b"short", b"long and repetitive " * 100):
-        digest, _ = put_blob(store, "w", [content])
-        stored = store.get(f"workflows/w/blobs/{digest}")
+        digest, _ = put_blob(store, "w", 1, [content])
+        stored = store.get(f"workflows/w/blobs/0000000001/{digest}")
         magic, version, flags, zero, raw_bytes, stored_bytes, inner = struct.unpack_from(
             "<8sHHIQQ32s", stored
         )

@@ -102,4 +102,4 @@ def test_other_names_are_no_claims_and_no_segments(name: str) -> None:
 @pytest.mark.parametrize("digest", ["", "../../etc", "A" * 64, "a" * 63, "a" * 65, "a" * 64 + "\n"])
 def test_only_a_digest_names_a_blob(digest: str) -> None:
     with pytest.raises(ValueError, match="malformed digest"):
-        blob_key("w", digest)
+        blob_key("w", 1, digest)

@@ -27,8 +27,7 @@ SMALL_BYTES_MAX = 1024
 COMPRESS_BYTES_MIN = 100
 """Without a dictionary shorter content hardly shrinks: zstd's own head eats what is won."""
 
-_MAGIC = b"\x28\xb5\x2f\xfd"
-_HEAD_BYTES_MAX = 18
+_MAGIC = zstandard.FRAME_HEADER
 
 
 class _Contexts(threading.local):
@@ -70,9 +69,7 @@ def _make_compressor(dictionary: int, level: int) -> zstandard.ZstdCompressor:
 def _make_decompressor(dictionary: int) -> zstandard.ZstdDecompressor:
     if dictionary == NO_DICTIONARY:
         return zstandard.ZstdDecompressor()
-    return zstandard.ZstdDecompressor(
-        dict_data=load_dictionary(dictionary), format=zstandard.FORMAT_ZSTD1_MAGICLESS
-    )
+    return zstandard.ZstdDecompressor(dict_data=load_dictionary(dictionary))
 
 
 def compress_if_smaller(raw: Part, dictionary: int = NO_DICTIONARY) -> bytes | None:
@@ -111,16 +108,12 @@ def decompress(packed: Part, raw_bytes_max: int, dictionary: int = NO_DICTIONARY
         ValueError: If this is not one whole frame, or it would unfold to more.
         CorruptJournalError: If the installed dictionary is damaged.
     """
-    head = bytes(packed[:_HEAD_BYTES_MAX])
+    if dictionary != NO_DICTIONARY:
+        packed = b"".join((_MAGIC, packed))
     try:
-        size = zstandard.get_frame_parameters(
-            head if dictionary == NO_DICTIONARY else _MAGIC + head
-        ).content_size
+        size = zstandard.get_frame_parameters(packed).content_size
         if size == zstandard.CONTENTSIZE_UNKNOWN or size > raw_bytes_max:
             raise ValueError(f"compressed block does not promise at most {raw_bytes_max} bytes")
-        raw = _contexts.decompressor(dictionary).decompress(packed, allow_extra_data=False)
+        return _contexts.decompressor(dictionary).decompress(packed, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ValueError(f"compressed block cannot be read: {error}") from error
-    if len(raw) != size:
-        raise ValueError(f"compressed block unfolds to {len(raw)} bytes, not {size}")
-    return raw

@@ -4,7 +4,7 @@
 
     workflows/<encoded id>/claims/<epoch>.<nonce>
     workflows/<encoded id>/segments/<epoch>.<index>.<nonce>
-    workflows/<encoded id>/blobs/<digest>
+    blobs/<encoded id>/<digest>
 
 Numbers have ten decimal digits, so that text order is number order; a nonce is sixteen and a digest
 sixty-four hex digits. Names that do not parse belong to somebody else and are passed over.
@@ -20,6 +20,9 @@ from milepost.errors import InvalidWorkflowIdError
 
 WORKFLOWS = "workflows/"
 """The folder that holds one folder per workflow."""
+
+BLOBS = "blobs/"
+"""Likewise for blobs; apart, so that listing all workflows does not list all their blobs."""
 
 ENCODED_ID_BYTES_MAX = 200
 """File systems allow names of 255 bytes; the rest is room for what backups and tools add."""
@@ -184,7 +187,7 @@ def blob_key(workflow_id: str, digest: str) -> str:
     """
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"malformed digest {digest!r}")
-    return f"{workflow_folder(workflow_id)}blobs/{digest}"
+    return f"{BLOBS}{encode_workflow_id(workflow_id)}/{digest}"
 
 
 def parse_claim_name(name: str) -> ClaimName | None:

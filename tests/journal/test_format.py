@@ -16,7 +16,9 @@ from milepost.errors import LostOwnershipError
 from milepost.journal import Store, put_blob, read_journal, take_ownership
 from milepost.journal.frame import CHAIN_START, encode_frames
 
-PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "format.md"
+DICTIONARIES = ROOT / "milepost" / "journal" / "dictionaries"
 
 
 class PageReader:
@@ -41,6 +43,15 @@ class PageReader:
             name = f"{epoch:010d}.{index:010d}.{nonce.hex()}"
         return self._events(lineage[::-1])
 
+    @staticmethod
+    def unfold(payload: bytes, segment: bytes) -> bytes:
+        (number,) = struct.unpack_from("<I", segment, 12)
+        if number == 0:
+            return zstandard.decompress(payload)
+        dictionary = zstandard.ZstdCompressionDict((DICTIONARIES / f"{number}.zstd").read_bytes())
+        reader = zstandard.ZstdDecompressor(dict_data=dictionary)
+        return reader.decompress(b"\x28\xb5\x2f\xfd" + payload)
+
     def _events(self, lineage: list[tuple[bytes, int | None, bytes]]) -> list[object]:
         seq, chain, found = 0, bytes(16), []
         for content, sealed, chain_due in lineage:
@@ -51,7 +62,7 @@ class PageReader:
                     "<IIHHQ", content, offset + 4
                 )
                 payload = content[offset + 48 : offset + 48 + length]
-                raw = zstandard.decompress(payload) if flags & 1 else payload
+                raw = self.unfold(payload, content) if flags & 1 else payload
                 assert (first, epoch) == (seq, struct.unpack_from("<I", content, 32)[0])
                 chain = hashlib.sha256(
                     chain + struct.pack("<IQI", epoch, first, count) + raw
@@ -101,7 +112,7 @@ def test_the_example_on_the_page_is_what_the_library_writes() -> None:
 def test_a_blob_can_be_read_with_the_table_on_the_page(store: Store) -> None:
     for content in (b"short", b"long and repetitive " * 100):
         digest, _ = put_blob(store, "w", [content])
-        stored = store.get(f"workflows/w/blobs/{digest}")
+        stored = store.get(f"blobs/w/{digest}")
         magic, version, flags, zero, raw_bytes, stored_bytes, inner = struct.unpack_from(
             "<8sHHIQQ32s", stored
         )

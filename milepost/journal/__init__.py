@@ -11,7 +11,7 @@ call blocks: an event loop calls it from a thread.
 """
 
 from milepost.journal.blob import get_blob, map_blob, put_blob
-from milepost.journal.catalog import list_workflows
+from milepost.journal.catalog import list_summaries, list_workflows
 from milepost.journal.frame import Frame
 from milepost.journal.layout import decode_workflow_id, encode_workflow_id
 from milepost.journal.local import LocalStore
@@ -20,8 +20,9 @@ from milepost.journal.memory import MemoryStore
 from milepost.journal.ownership import take_ownership
 from milepost.journal.reader import read_journal, read_newest_frames
 from milepost.journal.root import read_store_id
-from milepost.journal.states import load_state, read_status
+from milepost.journal.states import load_state
 from milepost.journal.store import ObjectNotFoundError, Store, StoredObject
+from milepost.journal.summary import WorkflowSummary, read_status, summarize
 from milepost.journal.writer import JournalWriter
 
 __all__ = [
@@ -32,9 +33,11 @@ __all__ = [
     "ObjectNotFoundError",
     "Store",
     "StoredObject",
+    "WorkflowSummary",
     "decode_workflow_id",
     "encode_workflow_id",
     "get_blob",
+    "list_summaries",
     "list_workflows",
     "load_state",
     "map_blob",
@@ -44,5 +47,6 @@ __all__ = [
     "read_newest_frames",
     "read_status",
     "read_store_id",
+    "summarize",
     "take_ownership",
 ]

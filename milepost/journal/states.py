@@ -1,4 +1,4 @@
-"""What journals say: whole states by folding, or only the newest status.
+"""What journals say: whole states, by folding.
 
 The replayer gives events their meaning; this module brings it the verified frames, and turns what
 it refuses into a damaged place in a file.
@@ -6,32 +6,15 @@ it refuses into a damaged place in a file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from milepost.errors import CorruptJournalError, IllegalEventError, MilepostError
-from milepost.journal.catalog import list_workflows
+from milepost.errors import CorruptJournalError, IllegalEventError
 from milepost.journal.frame import Frame
 from milepost.journal.ownership import take_ownership
-from milepost.journal.reader import read_journal, read_newest_frames
+from milepost.journal.reader import read_journal
 from milepost.journal.store import Store
 from milepost.journal.writer import JournalWriter
 from milepost.replay.codec import EventFormatError, decode_all
-from milepost.replay.events import OwnershipTaken, StatusChanged
 from milepost.replay.fold import apply
-from milepost.replay.state import State, Status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredStatus:
-    """The newest status in a journal.
-
-    Attributes:
-        status: As stored; RUNNING may mean that its owner is gone.
-        owner: Who wrote the newest segment.
-    """
-
-    status: Status
-    owner: str
+from milepost.replay.state import State
 
 
 def load_state(store: Store, workflow_id: str) -> State:
@@ -71,43 +54,3 @@ def _fold_frame(state: State, frame: Frame) -> None:
             apply(state, event)
     except (EventFormatError, IllegalEventError) as error:
         raise CorruptJournalError(frame.file, frame.offset, str(error)) from error
-
-
-def read_status(store: Store, workflow_id: str) -> StoredStatus:
-    """Reads only the newest segment; every owner writes the status in its first frame.
-
-    Raises:
-        WorkflowNotFoundError: If there is no such workflow.
-        CorruptJournalError: If that segment is damaged.
-        UnsupportedFormatError: If a newer Milepost wrote it.
-        StorageUnavailableError: If it cannot be read now.
-    """
-    status, owner, file = None, "", ""
-    for frame in read_newest_frames(store, workflow_id):
-        file = frame.file
-        try:
-            for event in decode_all(frame.raw):
-                if isinstance(event, StatusChanged):
-                    status = Status(event.status)
-                elif isinstance(event, OwnershipTaken):
-                    owner = event.owner
-        except (EventFormatError, ValueError) as error:
-            raise CorruptJournalError(file, frame.offset, str(error)) from error
-    if status is None:
-        raise CorruptJournalError(file, 0, "its newest segment holds no status")
-    return StoredStatus(status=status, owner=owner)
-
-
-def list_statuses(store: Store) -> dict[str, StoredStatus]:
-    """Reads the newest status of every workflow; those that cannot be read are left out.
-
-    Raises:
-        StorageUnavailableError: If the storage cannot be listed.
-    """
-    found = {}
-    for workflow_id in list_workflows(store):
-        try:
-            found[workflow_id] = read_status(store, workflow_id)
-        except MilepostError:
-            continue  # never created, or damaged: get_status names the reason
-    return found

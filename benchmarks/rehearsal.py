@@ -60,6 +60,7 @@ class Rehearsal:
     Attributes:
         state: The state after all events so far.
         at_us: The made-up time.
+        writer: The present owner's journal writer.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Rehearsal:
 
     def create(self, fragment: Fragment, environment: Payload, *, strict: bool = False) -> None:
         """Takes the workflow for the first time and makes its creation durable."""
-        self._writer = take_ownership(self._store, self._workflow_id, owner=self._cluster)
+        self.writer = take_ownership(self._store, self._workflow_id, owner=self._cluster)
         created = WorkflowCreated(
             workflow_id=self._workflow_id,
             at_us=self.at_us,
@@ -118,7 +119,7 @@ class Rehearsal:
         self._running.clear()
         self.at_us += self._rng.randrange(10**9)
         self._cluster = f"{self._rng.getrandbits(64):016x}/0"
-        self._writer = take_ownership(
+        self.writer = take_ownership(
             self._store, self._workflow_id, owner=self._cluster, on_frame=self._fold
         )
         self._gain(reason)
@@ -130,7 +131,7 @@ class Rehearsal:
     def _gain(self, reason: str) -> None:
         self._feed(
             OwnershipGained(
-                epoch=self._writer.epoch, owner=self._cluster, reason=reason, at_us=self._tick(90)
+                epoch=self.writer.epoch, owner=self._cluster, reason=reason, at_us=self._tick(90)
             )
         )
         self.flush()
@@ -187,11 +188,11 @@ class Rehearsal:
         """Makes the events so far durable, in one frame."""
         events, self._queued = self._queued, []
         if events:
-            self._writer.flush([encode(event) for event in events])
+            self.writer.flush([encode(event) for event in events])
 
     def close(self) -> None:
         """Lets go of the segment."""
-        self._writer.close()
+        self.writer.close()
 
     def _want(self, tasks_per_slice: int) -> None:
         costs = dict.fromkeys(range(len(self.state.graph.functions)), float(self._task_us))

@@ -9,12 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from rehearsal import Rehearsal, plain, small_integer
-from shapes import chain, fan, layers, make_environment, single
-
 from milepost.journal import MemoryStore, read_journal
 from milepost.replay.fragment import Fragment
 from milepost.replay.payload import Payload, inline
+from rehearsal import Rehearsal, plain, small_integer
+from shapes import chain, fan, layers, make_environment, single
 
 IDS = ("nightly-{}", "{:08x}", "order-{}", "train/{}", "user.{}")
 
@@ -91,5 +90,7 @@ def _some_value(rng: random.Random, task: int) -> Payload:
         return Payload(encoding=2, digest=rng.randbytes(32), size=rng.randrange(10**5, 10**8))
     if kind == 4:
         pickled = b"\x80\x05\x95\x20\x00\x00\x00\x00\x00\x00\x00\x8c\x08__main__\x94\x8c\x06Record"
-        return inline(1, pickled + b"\x94\x93\x94)\x81\x94}\x94\x8c\x01x\x94K%cs\x62." % (task % 256))
+        return inline(
+            1, pickled + b"\x94\x93\x94)\x81\x94}\x94\x8c\x01x\x94K%cs\x62." % (task % 256)
+        )
     return plain(f"result of {task}")

@@ -170,9 +170,7 @@ class Rehearsal:
             reports += 1
             if self._rng.random() < loss:
                 self._feed(
-                    SliceLost(
-                        slice=slice_.slice, reason="the worker died", at_us=self._tick(10**6)
-                    )
+                    SliceLost(slice=slice_.slice, reason="the worker died", at_us=self._tick(10**6))
                 )
             elif continuation is not None and continuations_max > 0 and len(slice_.tasks) == 1:
                 continuations_max -= 1
@@ -264,7 +262,9 @@ class Rehearsal:
             f"{self._rng.randrange(10, 400)}, in {short}\n    raise "
             f"{kind[9:]}({message!r})\n{kind[9:]}: {message}\n"
         )
-        pickled = f"\x80\x05\x95\x38\x8c\x08builtins\x94\x8c\n{kind[9:]}\x94\x93\x94\x8c{message}\x94"
+        pickled = (
+            f"\x80\x05\x95\x38\x8c\x08builtins\x94\x8c\n{kind[9:]}\x94\x93\x94\x8c{message}\x94"
+        )
         error = TaskError(
             kind="exception",
             type=kind,

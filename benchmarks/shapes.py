@@ -55,7 +55,8 @@ def make_function(rng: random.Random) -> Function:
 
 def make_options(rng: random.Random) -> TaskOptions:
     """Makes up options, mostly the usual ones."""
-    ray: dict[str, object] = rng.choice(({}, {}, {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}))
+    usual: list[dict[str, int]] = [{}, {}, {"num_cpus": 1}, {"num_cpus": 1, "num_gpus": 1}]
+    ray = rng.choice(usual)
     return TaskOptions(
         max_retries=rng.choice((3, 3, 3, 0, -1)),
         retry_errors=inline(0, msgpack.packb(rng.random() < 0.3)),

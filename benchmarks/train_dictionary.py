@@ -15,8 +15,8 @@ import hashlib
 from pathlib import Path
 
 import zstandard
-from corpus import make_frames
 
+from corpus import make_frames
 from milepost.journal.compression import SMALL_BYTES_MAX
 from milepost.journal.dictionary import DICTIONARY
 
@@ -51,7 +51,7 @@ def train(
     """
     trained = zstandard.train_dictionary(
         dictionary_bytes,
-        samples,
+        list(samples),  # a list of its own type: the stub wants a wider one
         k=SEGMENT_BYTES,
         d=COUNTED_BYTES,
         dict_id=ID_BASE + number,

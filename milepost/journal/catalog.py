@@ -1,12 +1,12 @@
 """Lists many workflows without reading many journals.
 
 The truth is in the journals. The catalog is one object that keeps what a listing shows of each
-workflow, together with a *fingerprint*: a hash over the names and sizes of all the workflow's claims
-and segments. Segments only ever appear, grow or are replaced by others of another name, so a
+workflow, together with a *fingerprint*: a hash over the names and sizes of all the workflow's
+claims and segments. Segments only ever appear, grow or are replaced by others of another name, so a
 workflow whose fingerprint is the same says the same. One recursive listing gives all fingerprints;
 only workflows whose entry is missing or does not match are read.
 
-The catalog is never the truth: whatever is wrong with it (missing, damaged, old, of another version)
+The catalog is never the truth: whatever is wrong with it (missing, damaged, old, another version)
 costs time and changes no answer. It is written by whoever lists, when enough has changed; the last
 writer wins, and nothing is lost with what it overwrites. Only a forged entry with the right
 fingerprint would be believed; whoever can forge it can write journals, too.

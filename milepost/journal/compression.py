@@ -3,9 +3,9 @@
 The size a stored block unfolds to is taken from its own head and checked before anything is
 allocated, so that a small hostile file cannot fill the memory.
 
-A block that is compressed with a dictionary is a zstd frame without its magic number and without the
-dictionary's id: neither says anything that a reader does not know already, and together they would
-be a fifth of a small frame.
+A block that is compressed with a dictionary is a zstd frame without its magic number and without
+the dictionary's id: neither says anything that a reader does not know already, and together they
+would be a fifth of a small frame.
 """
 
 from __future__ import annotations

@@ -293,7 +293,7 @@ def _extended(state: State, report: SliceReported, continued: Continued) -> Grap
 
 
 def _name_worker(state: State, name: str) -> str | int:
-    """Names a worker by its number once the journal holds its text, which is twenty times longer."""
+    """Gives a worker's number once the journal holds its name, which is twenty times longer."""
     return state.workers.get(name, name)
 
 

@@ -20,9 +20,6 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "v1"
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from rehearsal import Rehearsal, Result, small_integer  # noqa: E402  found by the line above
-from shapes import chain, fan, make_environment, single  # noqa: E402
-
 from milepost.errors import LostOwnershipError  # noqa: E402
 from milepost.journal import LocalStore, open_store, put_blob, read_journal  # noqa: E402
 from milepost.journal.claim import claim_epoch  # noqa: E402
@@ -35,6 +32,8 @@ from milepost.replay.codec import encode  # noqa: E402
 from milepost.replay.events import Noted  # noqa: E402
 from milepost.replay.fragment import Fragment  # noqa: E402
 from milepost.replay.payload import Payload  # noqa: E402
+from rehearsal import Rehearsal, Result, small_integer  # noqa: E402  found by the line above
+from shapes import chain, fan, make_environment, single  # noqa: E402
 
 WORKFLOW_ID = "golden/é"
 """One that shows how ids are encoded."""

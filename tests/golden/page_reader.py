@@ -99,9 +99,10 @@ class PageReader:
         end, offset, found = len(content) if sealed is None else sealed, 108, []
         while offset < end:
             head = content[offset : offset + 48]
-            good = len(head) == 48 and zlib.crc32(journal_id + head[:44]) == struct.unpack(
-                "<I", head[44:]
-            )[0]
+            good = (
+                len(head) == 48
+                and zlib.crc32(journal_id + head[:44]) == struct.unpack("<I", head[44:])[0]
+            )
             length = FRAME_HEAD.unpack(head)[1] if good else 0
             payload = content[offset + 48 : offset + 48 + length]
             if not good or zlib.crc32(payload) != FRAME_HEAD.unpack(head)[7]:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_reader import PageReader
 
-from milepost.journal import list_summaries, load_state, open_store, read_journal
 from milepost.journal import dictionary as dictionaries
+from milepost.journal import list_summaries, load_state, open_store, read_journal
 from milepost.replay.codec import decode_all
 from milepost.replay.events import (
     AttemptFailed,
@@ -26,6 +25,7 @@ from milepost.replay.events import (
     TasksScheduled,
     WorkflowCreated,
 )
+from page_reader import PageReader
 
 GOLDEN = Path(__file__).parent
 DICTIONARIES = Path(dictionaries.__file__).parent / "dictionaries"
@@ -109,7 +109,9 @@ def test_the_stories_hold_what_is_hard_to_read() -> None:
     workflow_id = STORIES[0][1]["workflow_id"]
     kinds = set()
     for each, _ in STORIES:
-        kinds |= {event["kind"] for event in PageReader(each, DICTIONARIES, workflow_id).read_events()}
+        kinds |= {
+            event["kind"] for event in PageReader(each, DICTIONARIES, workflow_id).read_events()
+        }
     assert kinds == {1, 2, 3, 4, 5, 6, 7, 8}
     first, _, newest = sorted((folder / "takeover").rglob("segments/*"))
     assert b"too late" in first.read_bytes()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import msgpack
 import pytest
-from rehearsal import Rehearsal
-from shapes import chain, fan, make_environment, single
 
 from milepost.errors import StorageUnavailableError
 from milepost.journal import (
@@ -20,6 +22,7 @@ from milepost.journal import (
     StoredObject,
     WorkflowSummary,
     list_summaries,
+    put_blob,
     read_status,
     summarize,
     take_ownership,
@@ -34,6 +37,8 @@ from milepost.journal.catalog_codec import (
 from milepost.journal.claim import claim_epoch
 from milepost.journal.states import load_state
 from milepost.replay.state import Status
+from rehearsal import Rehearsal
+from shapes import chain, fan, make_environment, single
 
 LONG_AGO = (0, 1)
 
@@ -64,11 +69,13 @@ class CountingStore(MemoryStore):
         self.gets, self.lists, self.puts = [], [], []
 
 
-def start(store: Store, workflow_id: str, *, reports_max: int = 10**9, **how: float) -> Rehearsal:
+def start(
+    store: Store, workflow_id: str, *, reports_max: int = 10**9, failure: float = 0.0
+) -> Rehearsal:
     told = Rehearsal(store, workflow_id, seed=1)
     rng = random.Random(workflow_id)
     told.create(rng.choice((single, lambda rng: chain(rng, 4)))(rng), make_environment(rng))
-    told.run(reports_max=reports_max, tasks_per_slice=1, **how)
+    told.run(reports_max=reports_max, tasks_per_slice=1, failure=failure)
     return told
 
 
@@ -151,12 +158,11 @@ def damages(store: Store) -> list[Callable[[], object]]:
     ]
     bodies = [*flips, *cuts, *map(pack_catalog, others), b"", b"nonsense" * 99, whole + b"\0"]
     return [
-        lambda: store.delete([CATALOG_KEY]),
-        *(lambda body=body: store.put(CATALOG_KEY, [body]) for body in bodies),
+        partial(store.delete, [CATALOG_KEY]),
+        *(partial(store.put, CATALOG_KEY, [body]) for body in bodies),
     ]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_whatever_happens_to_the_catalog_the_listing_stays_true(
     memory_store: MemoryStore,
 ) -> None:
@@ -172,14 +178,15 @@ def test_an_old_catalog_is_seen_through(store: Store) -> None:
     """The catalog of yesterday comes back from a copy after every step that a workflow makes."""
     told = start(store, "moving", reports_max=0)
     ids = [*fill(store), "moving"]
-    catalogs = []
-    for step in (
+    steps: list[Callable[[], object]] = [
         lambda: told.run(reports_max=1, tasks_per_slice=1),
         told.take_over,
         lambda: told.run(failure=1.0),
         told.resume,
         told.run,
-    ):
+    ]
+    catalogs = []
+    for step in steps:
         told_by_listing(store)
         catalogs.append(store.get(CATALOG_KEY))
         step()
@@ -208,10 +215,7 @@ def test_an_old_catalog_is_seen_through(store: Store) -> None:
 def test_entries_of_another_shape_are_refused(rows: object) -> None:
     whole = pack_catalog({})
     body: bytes = msgpack.packb(rows)
-    forged = bytearray(whole[:12]) + whole[12:16]
-    import struct
-    import zlib
-
+    forged = bytearray(whole[:16])
     struct.pack_into("<HI", forged, 10, 0, zlib.crc32(body))
     if rows == {}:
         assert unpack_catalog(bytes(forged) + body) == {}
@@ -251,8 +255,6 @@ def test_the_catalog_is_written_when_enough_has_changed() -> None:
 
 
 def test_blobs_are_not_listed_with_the_workflows() -> None:
-    from milepost.journal import put_blob
-
     store = MemoryStore()
     start(store, "w").close()
     before = store.list("workflows/")
@@ -334,7 +336,7 @@ def test_filters_and_order() -> None:
     assert list_summaries(store, statuses=[]) == []
 
 
-def test_two_who_list_and_write_at_once_both_get_the_truth(tmp_path_factory: object) -> None:
+def test_two_who_list_and_write_at_once_both_get_the_truth() -> None:
     store = MemoryStore()
     expected = told_by_journals(store, fill(store))
     wrong: list[object] = []
@@ -377,9 +379,9 @@ def test_an_empty_store_lists_nothing(store: Store) -> None:
     assert list_summaries(store) == []
 
 
-def test_local_and_memory_agree_on_names_that_sort_oddly(tmp_path: object) -> None:
+def test_a_local_listing_keeps_names_apart_that_sort_oddly(tmp_path: Path) -> None:
     """Names around the slash in the alphabet must not tear a workflow's listing apart."""
-    store = LocalStore(str(tmp_path))
+    store = LocalStore(tmp_path)
     ids = ["a", "a-b", "a/b", "a.b", "a0", "a b", "A"]
     for each in ids:
         writer = take_ownership(store, each, owner="x")

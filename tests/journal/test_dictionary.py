@@ -8,11 +8,8 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from corpus import make_frames
-from rehearsal import Rehearsal
-from shapes import fan, make_environment
-from train_dictionary import make_samples, train
 
+from corpus import make_frames
 from milepost.errors import CorruptJournalError, UnsupportedFormatError
 from milepost.journal import MemoryStore, read_journal
 from milepost.journal import dictionary as dictionaries
@@ -21,6 +18,9 @@ from milepost.journal.dictionary import DICTIONARY, NO_DICTIONARY, is_known, loa
 from milepost.journal.frame import HEAD_BYTES, Frame
 from milepost.journal.layout import SegmentName
 from milepost.journal.segment import SegmentHead, encode_segment_head, parse_segment_head
+from rehearsal import Rehearsal
+from shapes import fan, make_environment
+from train_dictionary import make_samples, train
 
 FILE = Path(dictionaries.__file__).parent / "dictionaries" / f"{DICTIONARY}.zstd"
 NAME = SegmentName(1, 0, b"nonce__1")

@@ -43,7 +43,7 @@ def make_function(rng: random.Random) -> Function:
     """Makes up a function."""
     name = f"{rng.choice(VERBS)}_{rng.choice(NOUNS)}"
     module = rng.choice(MODULES)
-    file = f"/home/{rng.choice(('ann', 'ray', 'app'))}/{module}.py".encode()
+    file = f"/srv/{rng.choice(('ann', 'ray', 'app'))}/{module}.py".encode()
     text = name.encode()
     body = b"".join(rng.choices(_INSTRUCTIONS, k=rng.randrange(3, 9)))
     sized = (len(text), text)
@@ -66,7 +66,7 @@ def make_options(rng: random.Random) -> TaskOptions:
 
 def make_environment(rng: random.Random) -> Payload:
     """Makes up what the engine notes about where a workflow was submitted."""
-    folder = f"/home/{rng.choice(('ann', 'ray', 'app'))}/{rng.choice(NOUNS)}s"
+    folder = f"/srv/{rng.choice(('ann', 'ray', 'app'))}/{rng.choice(NOUNS)}s"
     environment = {
         "import_paths": [folder],
         "runtime_env": {},

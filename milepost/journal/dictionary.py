@@ -23,7 +23,7 @@ NO_DICTIONARY = 0
 DICTIONARY = 1
 """The dictionary that this code writes with, and the newest that it reads."""
 
-_DIGESTS = {1: "f69f4bfd3959c9ad186c9f9b7e9b2d6f8fc98abcaafe57c1ce3e98c05ec48c53"}
+_DIGESTS = {1: "7de830d5519d40c3b065a5449462a99bb5bf4534dbb9f307bcad0b422c9e2e94"}
 """SHA-256 of each. A file that was damaged in an installation must not get into a journal."""
 
 

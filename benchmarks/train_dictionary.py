@@ -17,7 +17,6 @@ from pathlib import Path
 import zstandard
 
 from corpus import make_frames
-from milepost.journal.compression import SMALL_BYTES_MAX
 from milepost.journal.dictionary import DICTIONARY
 
 SEED = 1
@@ -25,6 +24,8 @@ WORKFLOWS = 400
 OTHER_SEED = 99
 SAMPLE_BYTES_MAX = 4096
 """Larger frames find their repetitions in themselves."""
+
+SMALL_FRAME_BYTES_MAX = 1024
 
 DICTIONARY_BYTES = 16 * 1024
 SEGMENT_BYTES = 500
@@ -84,7 +85,7 @@ def main() -> None:
 def measure() -> None:
     """Prints a table: bytes of all frames of other workflows, by the dictionary's size."""
     samples, others = make_samples(), list(make_frames(OTHER_SEED, 100))
-    small = [raw for raw in others if len(raw) <= SMALL_BYTES_MAX]
+    small = [raw for raw in others if len(raw) <= SMALL_FRAME_BYTES_MAX]
     print(f"{len(samples)} samples; {len(others)} other frames, {len(small)} of them small")
     print(f"{'dictionary':>10} {'all frames':>10} {'small ones':>10}")
     print(f"{'raw':>10} {sum(map(len, others)):10} {sum(map(len, small)):10}")

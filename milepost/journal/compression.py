@@ -21,8 +21,8 @@ LEVEL = 3
 """Higher levels gain a few percent on journals and cost several times as much."""
 
 SMALL_LEVEL = 19
-SMALL_BYTES_MAX = 1024
-"""Up to here, with a dictionary, the highest level costs microseconds and saves some bytes."""
+SMALL_BYTES_MAX = 256
+"""Up to here, with a dictionary, the highest level takes some ten microseconds and saves bytes."""
 
 COMPRESS_BYTES_MIN = 100
 """Without a dictionary shorter content hardly shrinks: zstd's own head eats what is won."""

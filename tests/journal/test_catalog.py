@@ -37,7 +37,7 @@ from milepost.journal.catalog_codec import (
 from milepost.journal.claim import claim_epoch
 from milepost.journal.states import load_state
 from milepost.replay.state import Status
-from rehearsal import Rehearsal
+from rehearsal import START_US, Rehearsal
 from shapes import chain, fan, make_environment, single
 
 LONG_AGO = (0, 1)
@@ -195,6 +195,20 @@ def test_an_old_catalog_is_seen_through(store: Store) -> None:
             store.put(CATALOG_KEY, [catalog])
             assert told_by_listing(store) == expected
     assert load_state(store, "moving").status is Status.SUCCESSFUL
+
+
+def test_a_workflow_that_was_made_again_is_another_though_its_sizes_are_the_same() -> None:
+    store, seen = MemoryStore(), []
+    for at_us in (START_US, START_US + 1):
+        store.delete([each.key for each in store.list("workflows/")])
+        told = Rehearsal(store, "w", seed=1)
+        told.at_us = at_us
+        told.create(single(random.Random(1)), make_environment(random.Random(1)))
+        sizes = [each.size for each in store.list("workflows/")]
+        (listed,) = list_summaries(store, stale_max=0)
+        assert listed.created_us == at_us
+        seen.append(sizes)
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize(

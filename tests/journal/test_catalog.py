@@ -40,8 +40,6 @@ from milepost.replay.state import Status
 from rehearsal import START_US, Rehearsal
 from shapes import chain, fan, make_environment, single
 
-LONG_AGO = (0, 1)
-
 
 class CountingStore(MemoryStore):
     """Counts what a listing asks of the storage."""
@@ -215,7 +213,6 @@ def test_a_workflow_that_was_made_again_is_another_though_its_sizes_are_the_same
     "rows",
     [
         7,
-        {},
         [[]],
         [7],
         [["w"]],
@@ -231,9 +228,6 @@ def test_entries_of_another_shape_are_refused(rows: object) -> None:
     body: bytes = msgpack.packb(rows)
     forged = bytearray(whole[:16])
     struct.pack_into("<HI", forged, 10, 0, zlib.crc32(body))
-    if rows == {}:
-        assert unpack_catalog(bytes(forged) + body) == {}
-        return
     with pytest.raises(ValueError, match="entr"):
         unpack_catalog(bytes(forged) + body)
 
@@ -343,7 +337,7 @@ def test_filters_and_order() -> None:
     middle = (times[2], times[5])
     within = list_summaries(store, created_us=middle, newest_first=True)
     assert [each.created_us for each in within] == times[2:5][::-1]
-    assert list_summaries(store, created_us=LONG_AGO) == []
+    assert list_summaries(store, created_us=(0, 1)) == []
     ended = list_summaries(store, ended_us=(1, 2**62))
     assert {each.status for each in ended} == {Status.SUCCESSFUL, Status.FAILED}
     assert len(ended) == 9

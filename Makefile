@@ -8,10 +8,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test check format dictionary bench-journal lock clean
 
 help:  ## list these commands
-	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED)  ## kill a whole Ray cluster halfway through a job, and see the job go on
 	@$(BIN)/python docs/examples/stdlib_survey.py $(ARGS)
@@ -28,6 +28,12 @@ check: $(INSTALLED)  ## lint, check formatting, types and the direction of impor
 format: $(INSTALLED)  ## mend what the linter can mend, and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+dictionary: $(INSTALLED)  ## train the zstd dictionary of journals (ARGS=--measure compares sizes)
+	@$(BIN)/python benchmarks/train_dictionary.py $(ARGS)
+
+bench-journal: $(INSTALLED)  ## measure the journal: latency, bytes per task, listing 10,000 workflows
+	@$(BIN)/python benchmarks/journal.py $(ARGS)
 
 lock: $(INSTALLED)  ## write requirements-dev.lock anew (ARGS=--upgrade for the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --strip-extras \

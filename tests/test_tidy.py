@@ -223,11 +223,11 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_make_commands_in_documents_exist() -> None:
-    commands = set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    commands = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
 
     def find(path: Path) -> set[str]:
         code = re.findall(r"```.*?```|`[^`\n]+`", text_of(path), re.DOTALL)
-        return set(re.findall(r"\bmake ([a-z]+)", "\n".join(code))) - commands
+        return set(re.findall(r"\bmake ([a-z-]+)", "\n".join(code))) - commands
 
     assert faults(DOCUMENTS, find) == {}
 

@@ -249,6 +249,8 @@ def list_all(
 ) -> list[tuple[str, Status]]:
     """Returns the ids and statuses of all workflows in the storage, sorted by id.
 
+    One whose journal cannot be read is shown as RESUMABLE; :func:`resume` tells what is wrong.
+
     Args:
         status_filter: One status or a set of them, as members or names; by default all.
 

@@ -32,14 +32,16 @@ from milepost.errors import (
     WorkflowNotFoundError,
     WorkflowNotResumableError,
 )
-from milepost.journal import JournalWriter, delete_workflow, open_store, put_blob
-from milepost.journal.states import (
-    StoredStatus,
-    list_statuses,
-    load_state,
-    own_state,
+from milepost.journal import (
+    JournalWriter,
+    WorkflowSummary,
+    delete_workflow,
+    list_summaries,
+    open_store,
+    put_blob,
     read_status,
 )
+from milepost.journal.states import load_state, own_state
 from milepost.replay.payload import Payload
 from milepost.replay.state import FINAL, State, Status
 
@@ -98,7 +100,7 @@ class Dispatcher:
                 return Verdict(outcome="created")
             return Verdict(outcome=outcome, differences=find_differences(state, submission))
 
-    async def _find_stored(self, workflow_id: str) -> StoredStatus | None:
+    async def _find_stored(self, workflow_id: str) -> WorkflowSummary | None:
         try:
             return await self._in_thread(read_status, self._store, workflow_id)
         except WorkflowNotFoundError:
@@ -267,9 +269,12 @@ class Dispatcher:
         return see_from_outside(stored.status).value
 
     async def stored_statuses(self) -> dict[str, str]:
-        """Returns the status of every workflow in the storage, as seen by a non-owner."""
-        stored = await self._in_thread(list_statuses, self._store)
-        return {each: see_from_outside(found.status).value for each, found in stored.items()}
+        """Returns the status of every workflow in the storage, as seen by a non-owner.
+
+        One that cannot be read is RESUMABLE: a resume tells why it is not.
+        """
+        stored = await self._in_thread(list_summaries, self._store)
+        return {each.workflow_id: see_from_outside(each.status).value for each in stored}
 
     async def output(self, workflow_id: str, task_id: str | None = None) -> SealedOutput:
         """Returns the result of a workflow or of one of its tasks; waits while it runs.

@@ -13,7 +13,7 @@ call blocks: an event loop calls it from a thread.
 
 from milepost.journal.backward import read_backward
 from milepost.journal.blob import get_blob, map_blob, put_blob
-from milepost.journal.catalog import list_workflows
+from milepost.journal.catalog import list_summaries, list_workflows
 from milepost.journal.compaction import Compactor
 from milepost.journal.deletion import delete_workflow
 from milepost.journal.frame import Frame
@@ -24,8 +24,9 @@ from milepost.journal.memory import MemoryStore
 from milepost.journal.ownership import take_ownership
 from milepost.journal.reader import read_journal
 from milepost.journal.root import read_store_id
-from milepost.journal.states import load_state, read_status
+from milepost.journal.states import load_state
 from milepost.journal.store import ObjectNotFoundError, Store, StoredObject
+from milepost.journal.summary import WorkflowSummary, read_status, summarize
 from milepost.journal.writer import JournalWriter
 
 __all__ = [
@@ -37,10 +38,12 @@ __all__ = [
     "ObjectNotFoundError",
     "Store",
     "StoredObject",
+    "WorkflowSummary",
     "decode_workflow_id",
     "delete_workflow",
     "encode_workflow_id",
     "get_blob",
+    "list_summaries",
     "list_workflows",
     "load_state",
     "map_blob",
@@ -50,5 +53,6 @@ __all__ = [
     "read_journal",
     "read_status",
     "read_store_id",
+    "summarize",
     "take_ownership",
 ]

@@ -23,6 +23,7 @@ import msgpack
 
 from milepost.errors import CorruptJournalError, UsageError
 from milepost.journal.compression import compress_if_smaller, decompress
+from milepost.journal.dictionary import DICTIONARY
 from milepost.journal.store import Part
 
 SYNC_MARK = b"\xf3MP\x9e"
@@ -164,7 +165,13 @@ def chain_frame(chain: bytes, epoch: int, first_seq: int, count: int, raw: Part)
 
 
 def encode_frames(
-    events: Sequence[bytes], *, journal_id: bytes, epoch: int, first_seq: int, chain: bytes
+    events: Sequence[bytes],
+    *,
+    journal_id: bytes,
+    epoch: int,
+    first_seq: int,
+    chain: bytes,
+    dictionary: int = DICTIONARY,
 ) -> list[EncodedFrame]:
     """Pack events into as few frames as the limits allow.
 
@@ -174,16 +181,18 @@ def encode_frames(
         epoch: The epoch of the owner.
         first_seq: The number of the first event.
         chain: The chain of the frame before.
+        dictionary: The number of the dictionary that the segment's head names.
 
     Returns:
         The frames, in order; none if there are no events.
 
     Raises:
         UsageError: If an event is empty or longer than a frame may be.
+        CorruptJournalError: If the installed dictionary is damaged.
     """
     frames = []
     for batch in _batches(events):
-        frame = _encode_frame(batch, journal_id, epoch, first_seq, chain)
+        frame = _encode_frame(batch, journal_id, epoch, first_seq, chain, dictionary)
         first_seq, chain = frame.next_seq, frame.chain
         frames.append(frame)
     return frames
@@ -207,11 +216,16 @@ def _batches(events: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 def _encode_frame(
-    events: Sequence[bytes], journal_id: bytes, epoch: int, first_seq: int, chain: bytes
+    events: Sequence[bytes],
+    journal_id: bytes,
+    epoch: int,
+    first_seq: int,
+    chain: bytes,
+    dictionary: int,
 ) -> EncodedFrame:
     raw = b"".join(events)
     chain = chain_frame(chain, epoch, first_seq, len(events), raw)
-    packed = compress_if_smaller(raw)
+    packed = compress_if_smaller(raw, dictionary)
     payload = raw if packed is None else packed
     flags = 0 if packed is None else FLAG_ZSTD
     fields = (len(payload), epoch, len(events), flags, first_seq, chain, zlib.crc32(payload))
@@ -252,23 +266,25 @@ def parse_frame_head(buffer: Part, offset: int, journal_id: bytes) -> FrameHead 
     )
 
 
-def unpack_payload(head: FrameHead, payload: Part) -> bytes:
+def unpack_payload(head: FrameHead, payload: Part, dictionary: int) -> bytes:
     """Undo the compression of a payload whose CRC is right.
 
     Args:
         head: The frame's head.
         payload: The payload as stored.
+        dictionary: The number of the dictionary that the segment's head names.
 
     Returns:
         The events' bytes.
 
     Raises:
         ValueError: If the flags are unknown, or the payload is no zstd frame or too large.
+        CorruptJournalError: If the installed dictionary is damaged.
     """
     if head.flags not in (0, FLAG_ZSTD):
         raise ValueError(f"frame has unknown flags {head.flags:#06x}")
     if head.flags & FLAG_ZSTD:
-        return decompress(payload, RAW_BYTES_MAX)
+        return decompress(payload, RAW_BYTES_MAX, dictionary)
     if len(payload) > RAW_BYTES_MAX:
         raise ValueError(f"frame of {len(payload)} bytes is longer than {RAW_BYTES_MAX}")
     return bytes(payload)

@@ -6,7 +6,7 @@
     workflows/<encoded id>/segments/<epoch>.<index>.<nonce>
     workflows/<encoded id>/segments/<epoch>.tombstone
     workflows/<encoded id>/compacted/<next seq>.<epoch>.<chain>
-    workflows/<encoded id>/blobs/<incarnation>/<digest>
+    blobs/<encoded id>/<incarnation>/<digest>
 
 Numbers have ten decimal digits (a seq has twenty), so that text order is number order; a nonce is
 sixteen, a chain thirty-two and a digest sixty-four hex digits. Names that do not parse belong to
@@ -23,6 +23,9 @@ from milepost.errors import InvalidWorkflowIdError
 
 WORKFLOWS = "workflows/"
 """The folder that holds one folder per workflow."""
+
+BLOBS = "blobs/"
+"""Likewise for blobs; apart, so that listing all workflows does not list all their blobs."""
 
 ENCODED_ID_BYTES_MAX = 200
 """File systems allow names of 255 bytes; the rest is room for what backups and tools add."""
@@ -238,7 +241,7 @@ def blobs_folder(workflow_id: str) -> str:
     Raises:
         InvalidWorkflowIdError: If the id cannot be encoded.
     """
-    return workflow_folder(workflow_id) + "blobs/"
+    return f"{BLOBS}{encode_workflow_id(workflow_id)}/"
 
 
 def blob_key(workflow_id: str, incarnation: int, digest: str) -> str:

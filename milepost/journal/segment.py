@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from milepost.errors import CorruptJournalError, UnsupportedFormatError
+from milepost.journal.dictionary import DICTIONARY, is_known
 from milepost.journal.frame import (
     CHAIN_START,
     SYNC_MARK,
@@ -97,6 +98,7 @@ class SegmentHead:
         parent: The segment before it, or None for a journal's first.
         whole_bytes: Its length if it was written whole; 0 if it grew by appending, so that its end
             may be torn.
+        dictionary: The number of the dictionary its frames are compressed with, 0 for none.
     """
 
     name: SegmentName
@@ -104,6 +106,7 @@ class SegmentHead:
     first_seq: int
     parent: Parent | None
     whole_bytes: int
+    dictionary: int = DICTIONARY
 
     @property
     def chain(self) -> bytes:
@@ -125,7 +128,7 @@ def encode_segment_head(head: SegmentHead) -> bytes:
         MAGIC,
         FORMAT_VERSION,
         0,  # no flags
-        0,  # no dictionary
+        head.dictionary,
         head.journal_id,
         head.name.epoch,
         head.name.index,
@@ -153,7 +156,7 @@ def parse_segment_head(buffer: Part, name: SegmentName, file: str) -> SegmentHea
         The head, or None if there is no undamaged one.
 
     Raises:
-        UnsupportedFormatError: If a newer Milepost wrote the segment.
+        UnsupportedFormatError: If a newer Milepost wrote the segment, or with a newer dictionary.
         CorruptJournalError: If the head is whole but cannot be the one of this segment.
     """
     if len(buffer) < _VERSION.size or buffer[:8] != MAGIC:
@@ -180,7 +183,9 @@ def _checked(fields: tuple[int | bytes, ...], name: SegmentName, file: str) -> S
         chain=bytes(parent_chain),
     )
     first = parent.name == NO_SEGMENT and not any(parent.chain)
-    if version != FORMAT_VERSION or flags or dictionary:
+    if not is_known(int(dictionary)):
+        raise UnsupportedFormatError(f"dictionary of {file}", int(dictionary), DICTIONARY)
+    if version != FORMAT_VERSION or flags:
         raise CorruptJournalError(file, 0, "segment head has flags this version does not know")
     if _name(epoch, index, nonce) != name:
         raise CorruptJournalError(file, 0, "segment head is the one of another segment")
@@ -194,6 +199,7 @@ def _checked(fields: tuple[int | bytes, ...], name: SegmentName, file: str) -> S
         first_seq=int(first_seq),
         parent=None if first else parent,
         whole_bytes=int(whole_bytes),
+        dictionary=int(dictionary),
     )
 
 
@@ -288,16 +294,16 @@ def _read_frame(
     payload = view[start : start + head.stored_bytes]
     if len(payload) < head.stored_bytes or zlib.crc32(payload) != head.payload_crc:
         return None
-    raw = _verified_payload(head, payload, chain, file, offset)
+    raw = _verified_payload(head, payload, chain, segment.dictionary, file, offset)
     end = start + head.stored_bytes
     return Frame(head.epoch, seq, head.count, raw, head.chain, file, offset, end)
 
 
 def _verified_payload(
-    head: FrameHead, payload: memoryview, chain: bytes, file: str, offset: int
+    head: FrameHead, payload: memoryview, chain: bytes, dictionary: int, file: str, offset: int
 ) -> bytes:
     try:
-        raw = unpack_payload(head, payload)
+        raw = unpack_payload(head, payload, dictionary)
     except ValueError as error:
         raise CorruptJournalError(file, offset, str(error)) from error
     if chain_frame(chain, head.epoch, head.first_seq, head.count, raw) != head.chain:

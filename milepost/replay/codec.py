@@ -152,7 +152,7 @@ def _pack_scheduled(event: TasksScheduled) -> Fields:
 
 
 def _unpack_scheduled(fields: Fields) -> TasksScheduled:
-    number, at_us, tasks, attempts = expect_fields(fields, int, int, list, list)
+    number, at_us, tasks, attempts = expect_fields(fields, int, int, object, object)
     return TasksScheduled(
         slice=number,
         at_us=at_us,
@@ -175,11 +175,11 @@ def _pack_committed(event: TasksCommitted) -> Fields:
 
 def _unpack_committed(fields: Fields) -> TasksCommitted:
     number, node, tasks, attempts, payloads, started_us, durations_us = expect_fields(
-        fields, int, str, list, list, list, list, list
+        fields, int, object, object, object, list, object, object
     )
     return TasksCommitted(
         slice=number,
-        node=node,
+        node=_expect_node(node),
         tasks=unpack_integers(tasks),
         attempts=unpack_integers(attempts),
         payloads=tuple(map(expect_payload, payloads)),
@@ -203,7 +203,7 @@ def _pack_failed(event: AttemptFailed) -> Fields:
 
 def _unpack_failed(fields: Fields) -> AttemptFailed:
     number, task, attempt, error, final, at_us, node = expect_fields(
-        fields, int, int, int, list, bool, int, str
+        fields, int, int, int, list, bool, int, object
     )
     kind, type_, message, traceback, exception = expect_fields(error, str, str, str, str, object)
     return AttemptFailed(
@@ -219,7 +219,7 @@ def _unpack_failed(fields: Fields) -> AttemptFailed:
         ),
         final=final,
         at_us=at_us,
-        node=node,
+        node=_expect_node(node),
     )
 
 
@@ -229,7 +229,7 @@ def _pack_lost(event: AttemptsLost) -> Fields:
 
 
 def _unpack_lost(fields: Fields) -> AttemptsLost:
-    number, tasks, attempts, reason, at_us = expect_fields(fields, int, list, list, str, int)
+    number, tasks, attempts, reason, at_us = expect_fields(fields, int, object, object, str, int)
     return AttemptsLost(
         slice=number,
         tasks=unpack_integers(tasks),
@@ -253,7 +253,7 @@ def _pack_extended(event: GraphExtended) -> Fields:
 
 def _unpack_extended(fields: Fields) -> GraphExtended:
     number, task, attempt, fragment, started_us, duration_us, node = expect_fields(
-        fields, int, int, int, list, int, int, str
+        fields, int, int, int, list, int, int, object
     )
     return GraphExtended(
         slice=number,
@@ -262,8 +262,14 @@ def _unpack_extended(fields: Fields) -> GraphExtended:
         fragment=unpack_fragment(fragment),
         started_us=started_us,
         duration_us=duration_us,
-        node=node,
+        node=_expect_node(node),
     )
+
+
+def _expect_node(node: object) -> str | int:
+    if type(node) is str or type(node) is int:
+        return node
+    raise ValueError(f"a node is of type {type(node).__name__}")
 
 
 def _pack_status(event: StatusChanged) -> Fields:

@@ -3,7 +3,8 @@
 Whatever msgpack can hold may stand in damaged or forged bytes, so everything read here is checked
 by exact type: what is behind this module can rely on it. Integers are stored as an arithmetic run
 or as differences, whichever is shorter; neighbours in a column are near each other (task numbers,
-times), so most entries take one byte.
+times), so most entries take one byte. A column of one row, as most are where a task travels alone,
+is that integer.
 """
 
 from __future__ import annotations
@@ -48,12 +49,14 @@ def expect_rows(packed: object, row: type) -> list[Any]:
     return packed
 
 
-def pack_integers(column: Sequence[int]) -> Packed:
-    """Packs a column as ``[0, first, step, count]`` or ``[1, first, difference, ...]``."""
+def pack_integers(column: Sequence[int]) -> Packed | int:
+    """Packs a column: one row as itself, else a run ``[0, ...]`` or differences ``[1, ...]``."""
     if not column:
         return []
+    if len(column) == 1:
+        return column[0]
     differences = [after - before for before, after in pairwise(column)]
-    if len(column) > 1 and differences.count(differences[0]) == len(differences):
+    if differences.count(differences[0]) == len(differences):
         return [_RUN, column[0], differences[0], len(column)]
     return [_DIFFERENCES, column[0], *differences]
 
@@ -64,6 +67,8 @@ def unpack_integers(packed: object) -> tuple[int, ...]:
     Raises:
         ValueError: If it is not such a value.
     """
+    if type(packed) is int:
+        return (packed,)
     rows: list[int] = expect_rows(packed, int)
     if not rows:
         return ()

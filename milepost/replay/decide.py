@@ -195,7 +195,7 @@ def _take_report(state: State, report: SliceReported) -> Decision:
     report = _drop_settled(state, report, slice_.outstanding)
     events: list[Event] = []
     if report.tasks:
-        events.append(_committed(report))
+        events.append(_committed(state, report))
     events.extend(_extended(state, report, continued) for continued in report.continued)
     failures = [_failed(state, report, raised) for raised in report.raised]
     events.extend(failures)
@@ -263,7 +263,7 @@ def _reaches_root(state: State, task: int) -> bool:
     return reached is not None
 
 
-def _committed(report: SliceReported) -> TasksCommitted:
+def _committed(state: State, report: SliceReported) -> TasksCommitted:
     return TasksCommitted(
         slice=report.slice,
         tasks=report.tasks,
@@ -271,7 +271,7 @@ def _committed(report: SliceReported) -> TasksCommitted:
         payloads=report.payloads,
         started_us=report.started_us,
         durations_us=report.durations_us,
-        node=report.node,
+        node=_name_worker(state, report.node),
     )
 
 
@@ -288,8 +288,13 @@ def _extended(state: State, report: SliceReported, continued: Continued) -> Grap
         fragment=replace(continued.fragment, functions=functions),
         started_us=continued.started_us,
         duration_us=continued.duration_us,
-        node=report.node,
+        node=_name_worker(state, report.node),
     )
+
+
+def _name_worker(state: State, name: str) -> str | int:
+    """Gives a worker's number once the journal holds its name, which is twenty times longer."""
+    return state.workers.get(name, name)
 
 
 def _failed(state: State, report: SliceReported, raised: Raised) -> AttemptFailed:
@@ -300,7 +305,7 @@ def _failed(state: State, report: SliceReported, raised: Raised) -> AttemptFaile
         error=raised.error,
         final=not raised.retryable or _is_exhausted(state, raised.task),
         at_us=report.at_us,
-        node=report.node,
+        node=_name_worker(state, report.node),
     )
 
 

@@ -3,7 +3,8 @@
 Events are plain frozen records without behaviour; what they mean is in :mod:`milepost.replay.fold`,
 how they are stored in :mod:`milepost.replay.codec`. Tasks are named by number (their place in the
 graph). Times are integers, microseconds since the epoch, read by the host and never here. Where the
-volume is, one event carries many tasks in columns of equal length.
+volume is, one event carries many tasks in columns of equal length. A node (who ran a task) is named
+by text where the journal mentions it first, and afterwards by its position among those texts.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class TasksCommitted:
     payloads: tuple[Payload, ...]
     started_us: tuple[int, ...]
     durations_us: tuple[int, ...]
-    node: str
+    node: str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class AttemptFailed:
     error: TaskError
     final: bool
     at_us: int
-    node: str
+    node: str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ class GraphExtended:
     fragment: Fragment
     started_us: int
     duration_us: int
-    node: str
+    node: str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

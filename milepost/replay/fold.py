@@ -194,9 +194,11 @@ def _commit(state: State, event: TasksCommitted) -> None:
     _require(size > 0 and same, "columns differ in length")
     _require(len(set(event.tasks)) == size, "a task commits once")
     _require_outstanding(state, event.slice, event.tasks, event.attempts)
+    _require_known(state, event.node)
     for task, payload in zip(event.tasks, event.payloads, strict=True):
         _complete(state, task, payload)
     _settle(state, event.slice, event.tasks)
+    _note_worker(state, event.node)
 
 
 def _complete(state: State, task: int, payload: Payload) -> None:
@@ -214,16 +216,19 @@ def _complete(state: State, task: int, payload: Payload) -> None:
 
 def _extend(state: State, event: GraphExtended) -> None:
     _require_outstanding(state, event.slice, (event.task,), (event.attempt,))
+    _require_known(state, event.node)
     _require_well_formed(state, event.fragment)
     root = _add_fragment(state, event.fragment)
     state.creators[root] = event.task
     _move(state, event.task, TaskState.EXTENDED)
     _settle(state, event.slice, (event.task,))
+    _note_worker(state, event.node)
 
 
 def _fail(state: State, event: AttemptFailed) -> None:
     task = event.task
     _require_outstanding(state, event.slice, (task,), (event.attempt,))
+    _require_known(state, event.node)
     state.failures[task] = state.failures.get(task, 0) + 1
     if event.final:
         _move(state, task, TaskState.FAILED)
@@ -231,6 +236,7 @@ def _fail(state: State, event: AttemptFailed) -> None:
     else:
         _make_ready(state, task)
     _settle(state, event.slice, (task,))
+    _note_worker(state, event.node)
     if event.error.kind == "crash":
         state.suspects.add(task)
 
@@ -260,6 +266,17 @@ def _require_outstanding(
             raise _Refused(f"the task is not outstanding in slice {number} ({task})")
         if attempt != state.attempts[task]:
             raise _Refused(f"not the present attempt of task {task} ({attempt})")
+
+
+def _require_known(state: State, node: str | int) -> None:
+    known = isinstance(node, str) or 0 <= node < len(state.workers)
+    _require(known, "the journal has not named this worker", node)
+
+
+def _note_worker(state: State, node: str | int) -> None:
+    """Gives a worker its number, which later events name it by."""
+    if isinstance(node, str) and node:
+        state.workers.setdefault(node, len(state.workers))
 
 
 def _require_well_formed(state: State, fragment: Fragment) -> None:

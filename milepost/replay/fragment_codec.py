@@ -20,7 +20,7 @@ from milepost.replay.columns import (
 )
 from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
 
-_FRAGMENT_TYPES = (list,) * 11
+_FRAGMENT_TYPES = (list,) * 5 + (object,) * 6
 
 
 def pack_fragment(fragment: Fragment) -> list[Any]:

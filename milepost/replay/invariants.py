@@ -25,6 +25,8 @@ def check(state: State) -> None:
 def _check_sizes(state: State) -> None:
     sizes = {len(state.graph), len(state.tasks), len(state.attempts), len(state.waiting)}
     assert sizes == {len(state.results)}, sizes
+    numbers = list(state.workers.values())
+    assert numbers == list(range(len(numbers))), numbers
 
 
 def _check_counts(state: State) -> None:

@@ -95,6 +95,7 @@ class State:
         slices: Slices under way.
         slice_counts: For each scheduling class, how many of its slices are under way.
         counts: How many tasks are in each :class:`TaskState`.
+        workers: The number of each worker that ran a task, in the order the journal names them.
     """
 
     __slots__ = (
@@ -125,6 +126,7 @@ class State:
         "tasks",
         "versions",
         "waiting",
+        "workers",
         "workflow_id",
     )
 
@@ -157,6 +159,7 @@ class State:
         self.slices: dict[int, Slice] = {}
         self.slice_counts: Counter[int] = Counter()
         self.counts = [0] * len(TaskState)
+        self.workers: dict[str, int] = {}
 
     def task_state(self, task: int) -> TaskState:
         """Returns where ``task`` stands."""
@@ -195,6 +198,7 @@ class State:
             [sorted(self.creators.items()), sorted(self.failures.items()), sorted(self.suspects)],
             [[task, error.kind, error.type, error.message] for task, error in self.failed.items()],
             [[at, slice_.option, list(slice_.outstanding)] for at, slice_ in self.slices.items()],
+            list(self.workers),
         ]
 
 

@@ -199,7 +199,7 @@ def test_large_values_pass_without_copies_and_are_stored_once(
     made = make.bind()
     dag = use.bind(made, made, [made])
     assert milepost.run(dag, workflow_id=workflow_id) == [8589869056, False, True]
-    blobs = list((storage / "workflows" / workflow_id / "blobs").iterdir())
+    blobs = list((storage / "blobs" / workflow_id).iterdir())
     assert len(blobs) == 1
     stored = milepost.get_output(workflow_id, task_id=_make_id())
     assert not stored.flags.owndata

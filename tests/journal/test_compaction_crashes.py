@@ -113,6 +113,8 @@ class DyingAppender:
 
 def kind_of(key: str) -> str:
     """Name the kind of an object by its folder."""
+    if key.startswith("blobs/"):
+        return "blob"
     return "tombstone" if key.endswith(".tombstone") else key.split("/")[2].rstrip("s")
 
 
@@ -177,10 +179,10 @@ def deletion(store: Store, told: Told) -> None:
 
 
 def deletion_and_a_new_workflow(store: Store, told: Told) -> None:
-    run(store, told, "one", 4, end=True)
+    run(store, told, "one", 6, end=True)
     delete(store, told)
     told.events, told.deleted, told.deleting = [], False, False
-    run(store, told, "new", 4, end=True)
+    run(store, told, "new", 6, end=True)
 
 
 PROGRAMS: list[Callable[[Store, Told], None]] = [

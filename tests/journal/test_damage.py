@@ -210,7 +210,7 @@ def test_an_edited_event_with_mended_checksums_breaks_the_chain(memory_store: Me
     store = memory_store
     build(store)
     uncompressed = [frame for frame in read(store) if is_plain(frame)]
-    assert len(uncompressed) == 4
+    assert len(uncompressed) == 3
     for frame in uncompressed:
         copy = copy_of(store)
         edit_first_byte(copy, frame)
@@ -272,7 +272,7 @@ def test_a_bomb_in_a_frame_is_damage_and_is_not_unfolded() -> None:
     store = MemoryStore()
     build(store)
     frame = read(store)[-1]
-    bomb = zstandard.compress(bytes(2**28))
+    bomb = zstandard.compress(bytes(2**28))[4:]  # the magic number is not stored
     content = store.get(frame.file)
     head = bytearray(content[frame.offset : frame.offset + FRAME_HEAD_BYTES])
     struct.pack_into("<I", head, 4, len(bomb))

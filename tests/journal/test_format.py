@@ -16,7 +16,9 @@ from milepost.errors import LostOwnershipError
 from milepost.journal import Compactor, Store, put_blob, read_journal, take_ownership
 from milepost.journal.frame import CHAIN_START, encode_frames
 
-PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "format.md"
+DICTIONARIES = ROOT / "milepost" / "journal" / "dictionaries"
 
 
 class PageReader:
@@ -51,6 +53,15 @@ class PageReader:
             name = f"{epoch:010d}.{index:010d}.{nonce.hex()}"
         frames = [] if base is None else self._compacted_frames(base)
         return self._events(lineage[::-1], frames)
+
+    @staticmethod
+    def unfold(payload: bytes, segment: bytes) -> bytes:
+        (number,) = struct.unpack_from("<I", segment, 12)
+        if number == 0:
+            return zstandard.decompress(payload)
+        dictionary = zstandard.ZstdCompressionDict((DICTIONARIES / f"{number}.zstd").read_bytes())
+        reader = zstandard.ZstdDecompressor(dict_data=dictionary)
+        return reader.decompress(b"\x28\xb5\x2f\xfd" + payload)
 
     def _compacted_frames(self, key: str) -> list[tuple[int, int, bytes]]:
         content = self.store.get(key)
@@ -108,7 +119,7 @@ class PageReader:
                     "<IIHHQ", content, offset + 4
                 )
                 payload = content[offset + 48 : offset + 48 + length]
-                raw = zstandard.decompress(payload) if flags & 1 else payload
+                raw = self.unfold(payload, content) if flags & 1 else payload
                 assert (first, epoch) == (seq, struct.unpack_from("<I", content, 32)[0])
                 chain = hashlib.sha256(
                     chain + struct.pack("<IQI", epoch, first, count) + raw
@@ -163,7 +174,7 @@ def test_the_example_on_the_page_is_what_the_library_writes() -> None:
 def test_a_blob_can_be_read_with_the_table_on_the_page(store: Store) -> None:
     for content in (b"short", b"long and repetitive " * 100):
         digest, _ = put_blob(store, "w", 1, [content])
-        stored = store.get(f"workflows/w/blobs/0000000001/{digest}")
+        stored = store.get(f"blobs/w/0000000001/{digest}")
         magic, version, flags, zero, raw_bytes, stored_bytes, inner = struct.unpack_from(
             "<8sHHIQQ32s", stored
         )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from milepost.errors import CorruptJournalError, UsageError
 from milepost.journal import frame as frames
+from milepost.journal.dictionary import DICTIONARY, NO_DICTIONARY
 from milepost.journal.frame import (
     CHAIN_START,
     EVENTS_MAX,
@@ -39,23 +40,32 @@ plain = st.recursive(
 events_strategy = st.lists(plain.map(msgpack.packb), min_size=1, max_size=30)
 
 
-def encode(events: Sequence[bytes], first_seq: int = 0) -> list[EncodedFrame]:
+def encode(
+    events: Sequence[bytes], first_seq: int = 0, dictionary: int = DICTIONARY
+) -> list[EncodedFrame]:
     return encode_frames(
-        events, journal_id=JOURNAL_ID, epoch=3, first_seq=first_seq, chain=CHAIN_START
+        events,
+        journal_id=JOURNAL_ID,
+        epoch=3,
+        first_seq=first_seq,
+        chain=CHAIN_START,
+        dictionary=dictionary,
     )
 
 
-def decode(encoded: EncodedFrame) -> list[bytes]:
+def decode(encoded: EncodedFrame, dictionary: int = DICTIONARY) -> list[bytes]:
     buffer = encoded.head + encoded.payload
     head = parse_frame_head(buffer, 0, JOURNAL_ID)
     assert head is not None
-    return split_events(unpack_payload(head, buffer[HEAD_BYTES:]), head.count)
+    return split_events(unpack_payload(head, buffer[HEAD_BYTES:], dictionary), head.count)
 
 
-@given(events_strategy, st.integers(0, 2**40))
-def test_events_come_back_byte_for_byte(events: list[bytes], first_seq: int) -> None:
-    (encoded,) = encode(events, first_seq)
-    assert decode(encoded) == events
+@given(events_strategy, st.integers(0, 2**40), st.sampled_from([NO_DICTIONARY, DICTIONARY]))
+def test_events_come_back_byte_for_byte(
+    events: list[bytes], first_seq: int, dictionary: int
+) -> None:
+    (encoded,) = encode(events, first_seq, dictionary)
+    assert decode(encoded, dictionary) == events
     assert encoded.next_seq == first_seq + len(events)
     assert encoded.size == HEAD_BYTES + len(encoded.payload)
 
@@ -92,7 +102,7 @@ def test_the_layout_is_the_documented_one() -> None:
 def test_large_repetitive_payloads_are_compressed_and_others_are_not() -> None:
     (repetitive,) = encode([msgpack.packb("x" * 10_000)])
     assert len(repetitive.payload) < 200
-    (short,) = encode([msgpack.packb("x" * 90)])
+    (short,) = encode([msgpack.packb("x" * 90)], dictionary=NO_DICTIONARY)
     assert short.payload == msgpack.packb("x" * 90)
     noise = msgpack.packb(zlib.compress(bytes(range(256)) * 3)[:150])
     (incompressible,) = encode([noise])
@@ -151,18 +161,22 @@ def forge(payload: bytes, flags: int, count: int = 1) -> tuple[bytes, bytes]:
         pytest.param(bytes.fromhex("28b52ffde0") + b"\xff" * 8 + b"\x01", id="16 exabytes"),
     ],
 )
-def test_a_compressed_payload_that_lies_is_refused_without_unfolding_it(payload: bytes) -> None:
+@pytest.mark.parametrize("dictionary", [NO_DICTIONARY, DICTIONARY])
+def test_a_compressed_payload_that_lies_is_refused_without_unfolding_it(
+    payload: bytes, dictionary: int
+) -> None:
+    payload = payload if dictionary == NO_DICTIONARY else payload[4:]  # no magic number
     head = parse_frame_head(forge(payload, flags=1)[0], 0, JOURNAL_ID)
     assert head is not None
     with pytest.raises(ValueError, match="compressed block"):
-        unpack_payload(head, payload)
+        unpack_payload(head, payload, dictionary)
 
 
 def test_a_frame_with_flags_of_the_future_is_refused() -> None:
     head = parse_frame_head(forge(b"\x01", flags=2)[0], 0, JOURNAL_ID)
     assert head is not None
     with pytest.raises(ValueError, match="unknown flags"):
-        unpack_payload(head, b"\x01")
+        unpack_payload(head, b"\x01", DICTIONARY)
 
 
 @pytest.mark.parametrize(

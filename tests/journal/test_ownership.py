@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -377,7 +378,7 @@ def test_a_full_segment_is_followed_by_another_of_the_same_owner(store: Store) -
     assert list(walk) == []
     assert walk.tip is not None
     writer = JournalWriter(store, "w", claim, walk.tip, segment_bytes_max=300)
-    values = [msgpack.packb("x" * 60 + str(number)) for number in range(20)]
+    values = [msgpack.packb(hashlib.sha512(b"%d" % each).digest()) for each in range(20)]
     for value in values:
         writer.flush([value])
     names = [each.key.rsplit("/", 1)[1] for each in store.list("workflows/w/segments/")]

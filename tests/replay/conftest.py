@@ -126,7 +126,9 @@ class Build:
         attempts = (attempt,) * len(tasks)
         return TasksScheduled(slice=number, tasks=tasks, attempts=attempts, at_us=AT_US)
 
-    def committed(self, number: int, *tasks: int, attempt: int = 1) -> TasksCommitted:
+    def committed(
+        self, number: int, *tasks: int, attempt: int = 1, node: str | int = "n1"
+    ) -> TasksCommitted:
         return TasksCommitted(
             slice=number,
             tasks=tasks,
@@ -134,7 +136,7 @@ class Build:
             payloads=tuple(self.payload([task, attempt]) for task in tasks),
             started_us=(AT_US,) * len(tasks),
             durations_us=(7,) * len(tasks),
-            node="n1",
+            node=node,
         )
 
     def error(self, kind: str = "exception") -> TaskError:
@@ -143,7 +145,13 @@ class Build:
         )
 
     def failed(
-        self, number: int, task: int, *, attempt: int = 1, final: bool = False
+        self,
+        number: int,
+        task: int,
+        *,
+        attempt: int = 1,
+        final: bool = False,
+        node: str | int = "n1",
     ) -> AttemptFailed:
         return AttemptFailed(
             slice=number,
@@ -152,7 +160,7 @@ class Build:
             error=self.error(),
             final=final,
             at_us=AT_US,
-            node="n1",
+            node=node,
         )
 
     def lost(self, number: int, *tasks: int, attempt: int = 1) -> AttemptsLost:
@@ -306,7 +314,7 @@ def sample_journal(build: Build) -> list[Event]:
         build.taken(7),
         build.status("RUNNING"),
         build.scheduled(2, 0, attempt=3),
-        build.committed(2, 0, attempt=3),
+        build.committed(2, 0, attempt=3, node=0),
         build.scheduled(3, 2),
         build.extended(3, 2, build.fragment((), (), (0, 1), names="fxf", functions="fgf")),
         build.scheduled(4, 5, 4),

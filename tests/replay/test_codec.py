@@ -109,7 +109,7 @@ def test_columns_of_integers_come_back_as_they_were(column: list[int]) -> None:
 def test_runs_are_stored_in_four_numbers(first: int, step: int, count: int) -> None:
     column = [first + step * at for at in range(count)]
     packed = pack_integers(column)
-    assert len(packed) == 4
+    assert packed == [0, first, step, count]
     assert unpack_integers(packed) == tuple(column)
 
 

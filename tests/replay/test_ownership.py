@@ -103,7 +103,7 @@ def test_resume_gives_failed_tasks_a_fresh_start_and_numbers_go_on(
     (number,) = (at for at, slice_ in story.state.slices.items() if 0 in slice_.outstanding)
     assert story.state.attempts[0] == 3
     first = story.when(build.report(number, raised=[build.raised(0, attempt=3)])).append
-    assert first == (build.failed(number, 0, attempt=3),)
+    assert first == (build.failed(number, 0, attempt=3, node=0),)
 
 
 def test_siblings_that_run_on_keep_running_through_a_resume(build: Build, story: Story) -> None:
@@ -111,7 +111,7 @@ def test_siblings_that_run_on_keep_running_through_a_resume(build: Build, story:
     story.given(build.scheduled(0, 0), build.scheduled(1, 1))
     story.when(build.report(0, raised=[build.raised(0)]))
     story.when(build.resume())
-    assert story.when(build.report(1, 1)).append == (build.committed(1, 1),)
+    assert story.when(build.report(1, 1)).append == (build.committed(1, 1, node=0),)
 
 
 def test_the_end_time_is_cleared_when_a_workflow_goes_on(build: Build, story: Story) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from milepost.errors import IllegalEventError
 from milepost.replay.decide import NOTHING, Finish, RunSlice
-from milepost.replay.events import AttemptFailed, AttemptsLost, StatusChanged
+from milepost.replay.events import AttemptFailed, AttemptsLost, StatusChanged, TasksCommitted
+from milepost.replay.fold import apply
 from milepost.replay.state import Status, TaskState
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def test_a_partial_report_leaves_the_rest_of_the_slice_under_way(
     story.given(*build.started(build.fan(3)), build.scheduled(0, 0, 1, 2))
     story.when(build.report(0, 1))
     assert list(story.state.slices[0].outstanding) == [0, 2]
-    assert story.when(build.report(0, 0, 2)).append == (build.committed(0, 0, 2),)
+    assert story.when(build.report(0, 0, 2)).append == (build.committed(0, 0, 2, node=0),)
 
 
 def test_the_last_result_ends_the_workflow(build: Build, story: Story) -> None:
@@ -56,7 +58,7 @@ def test_a_report_that_arrives_twice_counts_once(build: Build, story: Story) -> 
     assert first.append
     assert story.when(build.report(0, 0)) == NOTHING
     story.when(build.report(0, 0, 1))
-    assert story.journal[-1] == build.committed(0, 1)
+    assert story.journal[-1] == build.committed(0, 1, node=0)
     assert story.when(build.report(0, 0, 1)) == NOTHING
 
 
@@ -72,8 +74,31 @@ def test_only_what_is_new_in_a_report_is_kept_column_by_column(build: Build, sto
     story.given(*build.started(build.fan(3)), build.scheduled(0, 0, 1, 2), build.committed(0, 1))
     report = replace(build.report(0, 0, 1, 2), started_us=(10, 11, 12), durations_us=(20, 21, 22))
     (commit,) = story.when(report).append
-    expected = replace(build.committed(0, 0, 2), started_us=(10, 12), durations_us=(20, 22))
+    expected = build.committed(0, 0, 2, node=0)
+    expected = replace(expected, started_us=(10, 12), durations_us=(20, 22))
     assert commit == expected
+
+
+def test_a_worker_is_named_once_and_then_by_number(build: Build, story: Story) -> None:
+    story.given(*build.started(build.fan(4)))
+    for number, name in enumerate(("n1", "n2", "n2", "n1")):
+        story.given(build.scheduled(number, number))
+        story.when(replace(build.report(number, number), node=name))
+    commits = [event for event in story.journal if isinstance(event, TasksCommitted)]
+    assert [commit.node for commit in commits] == ["n1", "n2", 1, 0]
+    assert story.state.workers == {"n1": 0, "n2": 1}
+
+
+@pytest.mark.parametrize("node", [-1, 1])
+def test_a_worker_that_was_never_named_is_refused(build: Build, story: Story, node: int) -> None:
+    story.given(*build.started(build.fan(4)), build.scheduled(0, 0, 1), build.committed(0, 0))
+    for event in (
+        build.committed(0, 1, node=node),
+        build.failed(0, 1, node=node),
+        replace(build.extended(0, 1, build.single()), node=node),
+    ):
+        with pytest.raises(IllegalEventError, match="not named this worker"):
+            apply(story.state, event)
 
 
 def test_a_report_of_an_unknown_slice_is_dropped(build: Build, story: Story) -> None:
@@ -175,7 +200,7 @@ def test_after_a_failure_nothing_new_starts_but_siblings_commits_count(
     story.given(build.scheduled(0, 0), build.scheduled(1, 1), build.scheduled(2, 2))
     story.when(build.report(0, raised=[build.raised(0)]))
     assert story.when(build.wanted()) == NOTHING
-    assert story.when(build.report(1, 1)).append == (build.committed(1, 1),)
+    assert story.when(build.report(1, 1)).append == (build.committed(1, 1, node=0),)
     story.when(build.report(2, continued=[build.continued(2, build.single())]))
     assert story.state.task_state(2) is TaskState.EXTENDED
     assert story.when(build.wanted()) == NOTHING

@@ -1,0 +1,176 @@
+"""Makes the golden journals of the present format: ``python tests/golden/make_golden.py``.
+
+Each story is a small store of its own below ``v1``, with what it must replay to in
+``v1/expected.json``. Once a version is released its folder never changes; until then this command
+makes it anew. A further story is one more function in ``STORIES``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "v1"
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from milepost.errors import LostOwnershipError  # noqa: E402
+from milepost.journal import LocalStore, open_store, put_blob, read_journal  # noqa: E402
+from milepost.journal.claim import claim_epoch  # noqa: E402
+from milepost.journal.dictionary import NO_DICTIONARY  # noqa: E402
+from milepost.journal.frame import CHAIN_START, encode_frames  # noqa: E402
+from milepost.journal.layout import SegmentName, segments_folder  # noqa: E402
+from milepost.journal.segment import SegmentHead, encode_segment_head  # noqa: E402
+from milepost.journal.states import load_state  # noqa: E402
+from milepost.replay.codec import encode  # noqa: E402
+from milepost.replay.events import Noted  # noqa: E402
+from milepost.replay.fragment import Fragment  # noqa: E402
+from milepost.replay.payload import Payload  # noqa: E402
+from rehearsal import Rehearsal, Result, small_integer  # noqa: E402  found by the line above
+from shapes import chain, fan, make_environment, single  # noqa: E402
+
+WORKFLOW_ID = "golden/é"
+"""One that shows how ids are encoded."""
+
+
+def start(
+    store: LocalStore, make: Callable[[random.Random], Fragment], result: Result = small_integer
+) -> Rehearsal:
+    """Creates a workflow."""
+    told = Rehearsal(store, WORKFLOW_ID, seed=1, result=result)
+    rng = random.Random(1)
+    told.create(make(rng), make_environment(rng))
+    return told
+
+
+def simple(store: LocalStore) -> None:
+    """One task."""
+    start(store, single).run()
+
+
+def fan_out(store: LocalStore) -> None:
+    """Thirty tasks in slices, two reports per frame, and one task that takes them all."""
+    start(store, lambda rng: fan(rng, 30)).run(tasks_per_slice=5, reports_per_flush=2)
+
+
+def continuation(store: LocalStore) -> None:
+    """Tasks that return more tasks."""
+    start(store, single).run(continuation=lambda rng: chain(rng, 3), continuations_max=2)
+
+
+def failure(store: LocalStore) -> None:
+    """Every attempt fails until the workflow does; a resume, a dead worker, and success."""
+
+    def stubborn(rng: random.Random) -> Fragment:
+        fragment = fan(rng, 4)
+        return replace(fragment, options=(replace(fragment.options[0], max_retries=1),))
+
+    told = start(store, stubborn)
+    told.run(failure=1.0)
+    told.resume()
+    told.run(loss=1.0, reports_max=1)
+    told.run()
+
+
+def takeover(store: LocalStore) -> None:
+    """Three owners: a torn end, bytes that a fenced owner wrote too late, a torn end at the end."""
+    told = start(store, lambda rng: chain(rng, 6))
+    told.run(reports_max=2, tasks_per_slice=1)
+    zombie = told.writer
+    tear(store, epoch=1)
+    told.take_over()
+    told.run(reports_max=2, tasks_per_slice=1)
+    with suppress(LostOwnershipError):
+        zombie.flush([encode(Noted(text="too late", who="zombie", at_us=told.at_us))])
+    told.take_over()
+    told.run()
+    tear(store, epoch=3)
+
+
+def tear(store: LocalStore, epoch: int) -> None:
+    """Leaves a part of a frame's head at the end of an owner's segment, as a crash does."""
+    folder = Path(store.root, segments_folder(WORKFLOW_ID))
+    (file,) = folder.glob(f"{epoch:010d}.*")
+    last = [frame for frame in read_journal(store, WORKFLOW_ID) if frame.epoch == epoch][-1]
+    content = file.read_bytes()[last.offset : last.end]
+    with file.open("ab") as segment:
+        segment.write(content[:40])
+
+
+def without_dictionary(store: LocalStore) -> None:
+    """The first segment is whole and names no dictionary; its successor names one."""
+    draft = LocalStore(store.root + ".draft")
+    start(draft, lambda rng: fan(rng, 5)).run(reports_max=2, tasks_per_slice=2)
+    batches = [frame.events() for frame in read_journal(draft, WORKFLOW_ID)]
+    shutil.rmtree(draft.root)
+    claim = claim_epoch(store, WORKFLOW_ID, "by hand")
+    journal_id, seq, chained, parts = os.urandom(16), 0, CHAIN_START, []
+    for events in batches:
+        (frame,) = encode_frames(
+            events,
+            journal_id=journal_id,
+            epoch=claim.epoch,
+            first_seq=seq,
+            chain=chained,
+            dictionary=NO_DICTIONARY,
+        )
+        seq, chained = frame.next_seq, frame.chain
+        parts += [frame.head, frame.payload]
+    name = SegmentName(claim.epoch, 0, claim.nonce)
+    head = SegmentHead(
+        name=name,
+        journal_id=journal_id,
+        first_seq=0,
+        parent=None,
+        whole_bytes=108 + sum(map(len, parts)),
+        dictionary=NO_DICTIONARY,
+    )
+    store.put(segments_folder(WORKFLOW_ID) + str(name), [encode_segment_head(head), *parts])
+    told = Rehearsal(store, WORKFLOW_ID, seed=1)
+    told.take_over()
+    told.run()
+
+
+def blobs(store: LocalStore) -> None:
+    """Results beside the journal, one that is compressed and one that is not."""
+
+    def result(rng: random.Random, task: int) -> Payload:
+        content = rng.randbytes(2000) if task else b"again and again " * 1000
+        digest, size = put_blob(store, WORKFLOW_ID, 1, [content])
+        return Payload(encoding=1, digest=bytes.fromhex(digest), size=size)
+
+    start(store, lambda rng: chain(rng, 2), result).run()
+
+
+STORIES = (simple, fan_out, continuation, failure, takeover, without_dictionary, blobs)
+
+
+def main() -> None:
+    """Runs the command."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    expected = {}
+    for story in STORIES:
+        store = open_store(FOLDER / story.__name__)
+        assert isinstance(store, LocalStore)
+        story(store)
+        state = load_state(store, WORKFLOW_ID)
+        expected[story.__name__] = {
+            "workflow_id": WORKFLOW_ID,
+            "events": state.next_seq,
+            "epoch": state.epoch,
+            "status": state.status,
+            "digest": state.digest(),
+        }
+        print(f"{story.__name__:20} {state.status} {state.next_seq} events, epoch {state.epoch}")
+    text = json.dumps(expected, indent=1, ensure_ascii=False)
+    (FOLDER / "expected.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,10 +15,12 @@ from milepost.journal.catalog import list_workflows
 from milepost.journal.frame import Frame
 from milepost.journal.layout import decode_workflow_id, encode_workflow_id
 from milepost.journal.local import LocalStore
-from milepost.journal.location import open_store
+from milepost.journal.location import Location
 from milepost.journal.memory import MemoryStore
+from milepost.journal.opening import open_store, reveal_uri
 from milepost.journal.ownership import take_ownership
 from milepost.journal.reader import read_journal, read_newest_frames
+from milepost.journal.remote import RemoteStore
 from milepost.journal.root import read_store_id
 from milepost.journal.states import load_state, read_status
 from milepost.journal.store import ObjectNotFoundError, Store, StoredObject
@@ -28,8 +30,10 @@ __all__ = [
     "Frame",
     "JournalWriter",
     "LocalStore",
+    "Location",
     "MemoryStore",
     "ObjectNotFoundError",
+    "RemoteStore",
     "Store",
     "StoredObject",
     "decode_workflow_id",
@@ -44,5 +48,6 @@ __all__ = [
     "read_newest_frames",
     "read_status",
     "read_store_id",
+    "reveal_uri",
     "take_ownership",
 ]

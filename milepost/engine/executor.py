@@ -22,9 +22,10 @@ from milepost.engine.compiler import compile_dag
 from milepost.engine.context import TaskContext, current_task
 from milepost.engine.functions import load_function
 from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
+from milepost.engine.outputs import open_known
 from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize, serialize, serialize_opaque
 from milepost.errors import MilepostError, StorageUnavailableError
-from milepost.journal import Store, map_blob, open_store, put_blob
+from milepost.journal import map_blob, put_blob
 from milepost.replay.events import TaskError
 from milepost.replay.fragment import Constant
 from milepost.replay.inputs import Continued, Raised
@@ -50,11 +51,6 @@ def run_slice(order: SliceOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) 
         A :class:`WorkerReport`, then the Ray objects it announces; again until one is the last.
     """
     yield from _SliceRun(order, refs, objects).report()
-
-
-@cache
-def _open(uri: str) -> Store:
-    return open_store(uri, create=False)
 
 
 @cache
@@ -209,7 +205,7 @@ class _SliceRun:
 
     def read_blob(self, payload: Payload) -> memoryview:
         """Returns the content of a blob of this workflow."""
-        store = _open(self._order.storage)
+        store = open_known(self._order.storage)
         return map_blob(store, self._order.workflow_id, payload.digest.hex())
 
     def refer(self, position: int) -> ray.ObjectRef[Any]:
@@ -217,7 +213,7 @@ class _SliceRun:
         raise ValueError(f"a stored value refers to node {position} without being a constant")
 
     def _put_blob(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
-        digest, size = put_blob(_open(self._order.storage), self._order.workflow_id, parts)
+        digest, size = put_blob(open_known(self._order.storage), self._order.workflow_id, parts)
         return bytes.fromhex(digest), size
 
 

@@ -52,12 +52,13 @@ class SliceOrder:
     """Everything a worker needs to run a slice.
 
     Attributes:
+        storage: What opens the store; may hold credentials, so it is not shown.
         values: The values of inputs that are stored inline or as blobs, by node.
         refs: For inputs that are Ray objects, by node, their place among the refs sent along.
         retry_errors: Which exceptions are worth another attempt, as in the task options.
     """
 
-    storage: str
+    storage: str = field(repr=False)
     workflow_id: str
     tasks: tuple[SliceTask, ...]
     functions: dict[int, Function]

@@ -213,7 +213,7 @@ class Bucket:
         if place.publishing == "put" or len(content) > COPY_BYTES_MAX:
             _write_whole(place.file_system, path, content)
         else:
-            temporary = f"{place.root}/{TEMPORARY_FOLDER}/{os.urandom(8).hex()}"
+            temporary = f"{place.root}/{TEMPORARY_FOLDER}/{os.urandom(8).hex()}/object"
             _write_aside(place, temporary, path, content)
 
 
@@ -224,13 +224,14 @@ def _write_aside(place: Place, temporary: str, path: str, content: bytes) -> Non
             file_system.create_dir(os.path.dirname(each), recursive=True)
         _write_whole(file_system, temporary, content)
         file_system.move(temporary, path)
+        file_system.delete_dir(os.path.dirname(temporary))
         return
     try:
         _write_whole(file_system, temporary, content)
         file_system.copy_file(temporary, path)
     finally:
         with suppress(Exception):  # what stays there is in nobody's way
-            file_system.delete_file(temporary)
+            file_system.delete_dir(os.path.dirname(temporary))  # cheaper than to lease one object
 
 
 def _write_whole(file_system: Any, path: str, content: bytes) -> None:

@@ -6,6 +6,7 @@ it refuses into a damaged place in a file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from milepost.errors import CorruptJournalError, IllegalEventError, MilepostError
@@ -74,7 +75,7 @@ def _fold_frame(state: State, frame: Frame) -> None:
 
 
 def read_status(store: Store, workflow_id: str) -> StoredStatus:
-    """Reads only the newest segment; every owner writes the status in its first frame.
+    """Reads the newest segment, and the whole journal only if that does not tell.
 
     Raises:
         WorkflowNotFoundError: If there is no such workflow.
@@ -82,8 +83,18 @@ def read_status(store: Store, workflow_id: str) -> StoredStatus:
         UnsupportedFormatError: If a newer Milepost wrote it.
         StorageUnavailableError: If it cannot be read now.
     """
+    # Where every flush is a segment of its own, the newest one may hold no status.
+    for read in (read_newest_frames, read_journal):
+        status, owner, file = _find_status(read(store, workflow_id))
+        if status is not None:
+            return StoredStatus(status=status, owner=owner)
+    raise CorruptJournalError(file, 0, "the journal holds no status")
+
+
+def _find_status(frames: Iterable[Frame]) -> tuple[Status | None, str, str]:
+    """Find the newest status, who wrote last, and the newest file."""
     status, owner, file = None, "", ""
-    for frame in read_newest_frames(store, workflow_id):
+    for frame in frames:
         file = frame.file
         try:
             for event in decode_all(frame.raw):
@@ -93,9 +104,7 @@ def read_status(store: Store, workflow_id: str) -> StoredStatus:
                     owner = event.owner
         except (EventFormatError, ValueError) as error:
             raise CorruptJournalError(file, frame.offset, str(error)) from error
-    if status is None:
-        raise CorruptJournalError(file, 0, "its newest segment holds no status")
-    return StoredStatus(status=status, owner=owner)
+    return status, owner, file
 
 
 def list_statuses(store: Store) -> dict[str, StoredStatus]:

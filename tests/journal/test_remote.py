@@ -338,10 +338,16 @@ def test_no_byte_of_a_journal_holds_a_secret(server: FaultyS3) -> None:
         ("s3://b/f?session_token=p4ss&region=x", "s3://b/f?region=x"),
         ("s3://b/f?endpoint_override=K3Y%3Ap4ss%40host", "s3://b/f"),
         ("gs://anonymous@b/f", "gs://b/f"),
-        ("abfss://box@account.dfs.core.windows.net/f", "abfss://box@account.dfs.core.windows.net/f"),
+        (
+            "abfss://box@account.dfs.core.windows.net/f",
+            "abfss://box@account.dfs.core.windows.net/f",
+        ),
         ("abfss://account:p4ss@host/f", "abfss://account@host/f"),
         ("abfs://account:p4/ss==@host/f", "abfs://account@host/f"),
-        ("abfs://a@127.0.0.1:10000/f?enable_tls=false", "abfs://a@127.0.0.1:10000/f?enable_tls=false"),
+        (
+            "abfs://a@127.0.0.1:10000/f?enable_tls=false",
+            "abfs://a@127.0.0.1:10000/f?enable_tls=false",
+        ),
         ("abfs://a@host/f?client_secret=p4ss", "abfs://a@host/f"),
         ("fsspec+ftp://me:p4ss@host:21/f@g", "fsspec+ftp://me@host:21/f@g"),
         ("hdfs://host:8020/f@g", "hdfs://host:8020/f@g"),

@@ -1,4 +1,4 @@
-"""A workflow in a bucket: its cluster is killed, another goes on, and no credential is left over."""
+"""A workflow in a bucket: its cluster is killed, another goes on, no credential is left over."""
 
 from __future__ import annotations
 

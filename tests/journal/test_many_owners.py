@@ -206,7 +206,7 @@ def check_history(store: Store, acknowledged: Sequence[int]) -> list[int]:
     return stored
 
 
-share = st.floats(0, 0.15)
+share = st.floats(0, 0.05)
 weathers = st.lists(
     st.builds(
         Weather,
@@ -237,17 +237,17 @@ def test_nothing_acknowledged_is_lost_whatever_the_weather(
     tmp_path: Path,
     storage_server: Callable[[str], StorageServer],
 ) -> None:
-    run_examples(kind, examples, tmp_path, storage_server, terms=4, flushes=6)
+    run_examples(kind, examples, tmp_path, storage_server, terms=5, flushes=12)
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("s3", 3), ("gcs", 4)])
+@pytest.mark.parametrize(("kind", "examples"), [("s3", 4), ("gcs", 8)])
 def test_nothing_acknowledged_is_lost_in_a_bucket(
     kind: str,
     examples: int,
     tmp_path: Path,
     storage_server: Callable[[str], StorageServer],
 ) -> None:
-    run_examples(kind, examples, tmp_path, storage_server, terms=3, flushes=4)
+    run_examples(kind, examples, tmp_path, storage_server, terms=3, flushes=6)
 
 
 def run_examples(
@@ -295,7 +295,7 @@ def test_without_the_check_after_a_write_acknowledged_events_are_lost(
     rough = [Weather(seed=n, stalls=0.5, lost_requests=0.02, lost_replies=0.02) for n in range(4)]
     for _ in range(20):
         store = MemoryStore(appendable=False)
-        outcome = compete(store, rough, terms=4, flushes=6)
+        outcome = compete(store, rough, terms=5, flushes=12)
         try:
             check_history(store, outcome.acknowledged)
         except AssertionError as error:

@@ -130,7 +130,7 @@ def test_chunk_framing_stored_as_data_is_told_by_its_name(
 ) -> None:
     server.faults.add("chunks")
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
-    with pytest.raises(StorageUriError, match="chunk framing as data.*when_required"):
+    with pytest.raises(StorageUriError, match=r"chunk framing as data.*when_required"):
         open_store(uri(server))
 
 

@@ -210,7 +210,10 @@ class Bucket:
     def _publish(self, key: str, content: bytes) -> None:
         place = self._opened()
         path = f"{place.root}/{key}"
-        if place.publishing == "put" or len(content) > COPY_BYTES_MAX:
+        if place.pipe is not None:
+            with _writes.one():
+                place.pipe(path, content)
+        elif place.publishing == "put" or len(content) > COPY_BYTES_MAX:
             _write_whole(place.file_system, path, content)
         else:
             temporary = f"{place.root}/{TEMPORARY_FOLDER}/{os.urandom(8).hex()}/object"

@@ -41,12 +41,14 @@ class Place:
         root: The store's folder in it, without a slash at its end.
         publishing: How whole objects appear.
         forget: Makes the file system forget what it remembers of listings.
+        pipe: Writes a whole object in one call, where streams would show it too early.
     """
 
     file_system: Any
     root: str
     publishing: Publishing = "put"
     forget: Callable[[], object] = lambda: None
+    pipe: Callable[[str, bytes], object] | None = None
 
     def select(self, folder: str) -> Any:
         """Make a selector of all that is below a folder, deep.
@@ -133,7 +135,12 @@ def _open_fsspec(location: Location) -> Place:
     if "file" in (inner.protocol if isinstance(inner.protocol, tuple) else (inner.protocol,)):
         raise StorageUriError(location.shown, "give a folder of this machine as a plain path")
     file_system = fs.PyFileSystem(fs.FSSpecHandler(inner))
-    return Place(file_system=file_system, root=root.rstrip("/"), forget=inner.invalidate_cache)
+    return Place(
+        file_system=file_system,
+        root=root.rstrip("/"),
+        forget=inner.invalidate_cache,
+        pipe=inner.pipe_file,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

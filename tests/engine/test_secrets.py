@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pickle
 
+from faulty_s3 import FaultyS3
 from milepost.engine import outputs
 from milepost.engine.messages import SliceOrder
 from milepost.errors import WorkflowExecutionError
+from milepost.journal import open_store
 from milepost.replay.events import TaskError
 from milepost.replay.payload import Encoding, inline, pack_plain
+from storage_servers import s3_uri
 
 URI = "s3://aKeyId:aSecret@bucket/folder?region=eu-west-1"
 SECRETS = (b"aKeyId", b"aSecret")
@@ -51,6 +54,9 @@ def test_an_order_does_not_show_what_opens_the_store() -> None:
 
 
 def test_a_store_that_is_open_is_found_by_its_name_without_credentials() -> None:
-    uri = "memory://test-secrets"
-    outputs.open_store(uri)
-    assert outputs.open_known(uri) is outputs.open_known(uri)
+    with FaultyS3().serving() as server:
+        uri = s3_uri(server.port).format("folder")
+        open_store(uri)
+        store = outputs.open_known(uri)
+        assert outputs.open_known(store.uri) is outputs.open_known(uri) is store
+        assert store.uri != uri

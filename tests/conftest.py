@@ -13,12 +13,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from storage_servers import SERVERS, NotInstalledError, StorageServer
-
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# After the settings: it imports the cluster's helper, which reads the token once.
+from storage_servers import SERVERS, NotInstalledError, StorageServer  # noqa: E402
 
 
 @pytest.fixture(scope="session")

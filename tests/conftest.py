@@ -19,7 +19,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # After the settings: it imports the cluster's helper, which reads the token once.
-from storage_servers import SERVERS, NotInstalledError, StorageServer  # noqa: E402
+from storage_servers import SERVERS, NotInstalledError, StorageServer
 
 
 @pytest.fixture(scope="session")

@@ -252,16 +252,26 @@ def test_names_that_no_key_can_have_are_not_listed(server: FaultyS3) -> None:
     assert [each.key for each in quick(server).list("")] == ["fine"]
 
 
-def test_a_process_ends_right_after_its_last_write(server: FaultyS3) -> None:
+def test_a_process_does_not_end_in_the_middle_of_a_write() -> None:
     program = (
-        "import sys, threading\n"
-        "from milepost.journal import open_store\n"
-        "store = open_store(sys.argv[1])\n"
-        "put = lambda: [store.put(f'n/{n}', [b'x' * 9]) for n in range(50)]\n"
-        "threading.Thread(target=put, daemon=True).start()\n"
+        "import io, os, threading, time\n"
+        "from milepost.journal import Location, bucket\n"
+        "from milepost.journal.retry import Patience\n"
+        "opened = threading.Event()\n"
+        "class Slow(io.BytesIO):\n"
+        "    def close(self):\n"
+        "        opened.set(); time.sleep(0.5); os.write(1, self.getvalue()); super().close()\n"
+        "class Files:\n"
+        "    def open_output_stream(self, path): return Slow()\n"
+        "bucket.Bucket(Location('mock://host/folder'), Patience())._opened()\n"
+        "write = lambda: bucket._write_whole(Files(), 'a', b'whole')\n"
+        "threading.Thread(target=write, daemon=True).start()\n"
+        "opened.wait()\n"
     )
-    subprocess.run([sys.executable, "-c", program, uri(server)], check=True, timeout=60)
-    assert all(content == b"x" * 9 for key, content in server.objects.items() if "/n/" in key)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "whole"
 
 
 def test_a_forked_process_opens_its_own(server: FaultyS3) -> None:

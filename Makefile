@@ -7,8 +7,11 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+AZURITE := .servers/node_modules/.bin/azurite-blob
+AZURITE_VERSION := 3.35.0
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format dictionary bench-journal lock clean
+.PHONY: help demo test servers check format dictionary bench-journal lock clean
 
 help:  ## list these commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -16,8 +19,14 @@ help:  ## list these commands
 demo: $(INSTALLED)  ## kill a whole Ray cluster halfway through a job, and see the job go on
 	@$(BIN)/python docs/examples/stdlib_survey.py $(ARGS)
 
-test: $(INSTALLED)  ## run all tests
+test: $(INSTALLED) servers  ## run all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+servers:  ## install what pip cannot of the storage servers that the tests use (needs npm)
+	@test -e $(AZURITE) || { command -v npm >/dev/null && \
+		npm install --prefix .servers --no-save --no-audit --no-fund --loglevel=error \
+			azurite@$(AZURITE_VERSION) >/dev/null; } || \
+		echo "Azurite cannot be installed (no npm, or no registry): the tests on Azure are skipped."
 
 check: $(INSTALLED)  ## lint, check formatting, types and the direction of imports
 	$(BIN)/ruff check .
@@ -41,7 +50,7 @@ lock: $(INSTALLED)  ## write requirements-dev.lock anew (ARGS=--upgrade for the 
 		--extra dev --output-file requirements-dev.lock $(ARGS) pyproject.toml
 
 clean:  ## remove the virtual environment, caches and what a build leaves
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf .venv .servers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	find milepost tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -41,9 +41,9 @@ def init(*, storage: str | None = None, dispatchers: int | None = None) -> None:
     Every other function calls it with no arguments if nobody has.
 
     Args:
-        storage: Where workflows are kept: the path of a folder, or a ``file:`` URI. By default the
-            environment variable ``MILEPOST_STORAGE``, else the only store in use on this cluster,
-            else a folder in the user's data directory.
+        storage: Where workflows are kept: the path of a folder, or a URI of a bucket (see
+            ``docs/storage.md``). By default the environment variable ``MILEPOST_STORAGE``, else the
+            only store in use on this cluster, else a folder in the user's data directory.
         dispatchers: How many dispatcher processes to start, if the engine does not run yet; by
             default one per eight CPUs of the cluster, at most four.
 

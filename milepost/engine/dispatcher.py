@@ -148,7 +148,7 @@ class Dispatcher:
                 return "resumed"
         stored = await self._find_stored(workflow_id)
         if stored is None:
-            raise WorkflowNotResumableError(workflow_id, f"it is not in {self._storage}")
+            raise WorkflowNotResumableError(workflow_id, f"it is not in {self._store.uri}")
         if stored.status is Status.CANCELED:
             raise WorkflowNotResumableError(workflow_id, "it was canceled")
         if stored.status is Status.SUCCESSFUL:

@@ -22,9 +22,10 @@ from milepost.engine.compiler import compile_dag
 from milepost.engine.context import TaskContext, current_task
 from milepost.engine.functions import load_function
 from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
+from milepost.engine.outputs import open_known
 from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize, serialize, serialize_opaque
 from milepost.errors import MilepostError, StorageUnavailableError
-from milepost.journal import Store, map_blob, open_store, put_blob
+from milepost.journal import map_blob, put_blob
 from milepost.replay.events import TaskError
 from milepost.replay.fragment import Constant
 from milepost.replay.inputs import Continued, Raised
@@ -50,11 +51,6 @@ def run_slice(order: SliceOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) 
         A :class:`WorkerReport`, then the Ray objects it announces; again until one is the last.
     """
     yield from _SliceRun(order, refs, objects).report()
-
-
-@cache
-def _open(uri: str) -> Store:
-    return open_store(uri, create=False)
 
 
 @cache
@@ -209,8 +205,8 @@ class _SliceRun:
 
     def read_blob(self, payload: Payload) -> memoryview:
         """Returns the content of a blob of this workflow."""
-        store = _open(self._order.storage)
         order = self._order
+        store = open_known(order.storage)
         return map_blob(store, order.workflow_id, order.incarnation, payload.digest.hex())
 
     def refer(self, position: int) -> ray.ObjectRef[Any]:
@@ -219,7 +215,7 @@ class _SliceRun:
 
     def _put_blob(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
         order = self._order
-        store = _open(order.storage)
+        store = open_known(order.storage)
         digest, size = put_blob(store, order.workflow_id, order.incarnation, parts)
         return bytes.fromhex(digest), size
 

@@ -67,12 +67,13 @@ class SliceOrder:
 
     Attributes:
         incarnation: Where in the storage the blobs of this very workflow are.
+        storage: What opens the store; may hold credentials, so it is not shown.
         values: The values of inputs that are stored inline or as blobs, by node.
         refs: For inputs that are Ray objects, by node, their place among the refs sent along.
         retry_errors: Which exceptions are worth another attempt, as in the task options.
     """
 
-    storage: str
+    storage: str = field(repr=False)
     workflow_id: str
     incarnation: int
     tasks: tuple[SliceTask, ...]

@@ -3,6 +3,9 @@
 An actor of the engine hands out a :class:`SealedOutput`; unpickling it, in the caller's process and
 environment, gives the user's value. A :class:`~milepost.errors.WorkflowExecutionError` likewise
 carries the user's own exception as bytes until it arrives, where it becomes the ``__cause__``.
+
+Both bring along what opens the store, which may hold credentials. What a user's program holds in
+its hands, and may store, never does: there only the store's name is left.
 """
 
 from __future__ import annotations
@@ -10,14 +13,13 @@ from __future__ import annotations
 import copyreg
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from typing import Any, TypeAlias
 
 import ray
 
 from milepost.engine.payloads import BlobCollector, deserialize, serialize_opaque
 from milepost.errors import MilepostError, TaskCrashedError, TaskRaisedError, WorkflowExecutionError
-from milepost.journal import Store, map_blob, open_store
+from milepost.journal import Location, Store, map_blob, open_store
 from milepost.replay.events import TaskError
 from milepost.replay.payload import Payload
 from milepost.replay.state import State
@@ -52,7 +54,7 @@ class StoredSource:
             CorruptBlobError: If it is missing or damaged.
             StorageUnavailableError: If it cannot be read now.
         """
-        store = _open(self._storage)
+        store = open_known(self._storage)
         return map_blob(store, self._workflow_id, self._incarnation, payload.digest.hex())
 
     def refer(self, position: int) -> ray.ObjectRef[Any]:
@@ -60,9 +62,24 @@ class StoredSource:
         raise ValueError(f"a result refers to node {position}")
 
 
-@cache
-def _open(uri: str) -> Store:
-    return open_store(uri, create=False)
+_stores: dict[str, Store] = {}
+"""The stores that this process reads; each also by the name that holds no credentials."""
+
+
+def open_known(uri: str) -> Store:
+    """Opens a store once per process.
+
+    Args:
+        uri: What opens it, or its name without credentials if it was opened here before.
+
+    Raises:
+        StorageUriError: If it cannot be opened.
+    """
+    store = _stores.get(uri)
+    if store is None:
+        store = _stores[uri] = open_store(uri, create=False)
+        _stores.setdefault(store.uri, store)
+    return store
 
 
 SealedCause: TypeAlias = tuple[str, str, int, TaskError]
@@ -110,8 +127,9 @@ def _restore_failure(
 ) -> WorkflowExecutionError:
     failure = kind(*args)
     if sealed is not None:
-        failure.__dict__["_sealed_cause"] = sealed
+        storage, *rest = sealed
         failure.__cause__ = _open_cause(failure.task_id, *sealed)
+        failure.__dict__["_sealed_cause"] = (str(Location(storage)), *rest)
     return failure
 
 

@@ -22,7 +22,7 @@ from milepost.errors import (
     StorageUnavailableError,
     StorageUriError,
 )
-from milepost.journal import open_store, read_store_id
+from milepost.journal import Location, open_store, read_store_id, reveal_uri
 
 STORAGE_VARIABLE = "MILEPOST_STORAGE"
 
@@ -34,7 +34,7 @@ class Session:
     """What a process needs to use the engine of one store on one cluster.
 
     Attributes:
-        storage: The store's URI.
+        storage: The store's URI, without credentials.
         cluster: Which Ray cluster and job this belongs to.
     """
 
@@ -102,7 +102,7 @@ def _require_same(session: Session, storage: str | None) -> None:
     except MilepostError:
         other = ""
     if other != session.store_id:
-        raise ConflictingInitError("storage", session.storage, storage)
+        raise ConflictingInitError("storage", session.storage, str(Location(storage)))
 
 
 def _start(cluster: tuple[str, str], storage: str | None, dispatchers: int | None) -> Session:
@@ -111,9 +111,9 @@ def _start(cluster: tuple[str, str], storage: str | None, dispatchers: int | Non
         store = open_store(chosen)
         store_id = read_store_id(store)
     except StorageUnavailableError as error:
-        raise StorageUriError(chosen, str(error)) from error
+        raise StorageUriError(str(Location(chosen)), str(error)) from error
     try:
-        manager = _start_manager(store.uri, store_id, dispatchers)
+        manager = _start_manager(reveal_uri(store), store_id, dispatchers)
         description = ray.get(manager.describe.remote())
     except RayError as error:
         raise EngineUnavailableError(

@@ -19,10 +19,12 @@ from milepost.journal.deletion import delete_workflow
 from milepost.journal.frame import Frame
 from milepost.journal.layout import decode_workflow_id, encode_workflow_id
 from milepost.journal.local import LocalStore
-from milepost.journal.location import open_store
+from milepost.journal.location import Location
 from milepost.journal.memory import MemoryStore
+from milepost.journal.opening import open_store, reveal_uri
 from milepost.journal.ownership import take_ownership
 from milepost.journal.reader import read_journal
+from milepost.journal.remote import RemoteStore
 from milepost.journal.root import read_store_id
 from milepost.journal.states import load_state
 from milepost.journal.store import ObjectNotFoundError, Store, StoredObject
@@ -34,8 +36,10 @@ __all__ = [
     "Frame",
     "JournalWriter",
     "LocalStore",
+    "Location",
     "MemoryStore",
     "ObjectNotFoundError",
+    "RemoteStore",
     "Store",
     "StoredObject",
     "WorkflowSummary",
@@ -53,6 +57,7 @@ __all__ = [
     "read_journal",
     "read_status",
     "read_store_id",
+    "reveal_uri",
     "summarize",
     "take_ownership",
 ]

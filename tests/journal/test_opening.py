@@ -131,10 +131,16 @@ def test_a_folder_that_cannot_be_written_is_refused(
     open_store(tmp_path / "s", create=False)
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs", "gcs", "abfs", "abfss", "az", "hdfs"])
-def test_remote_storage_is_refused_as_coming_later(scheme: str) -> None:
-    with pytest.raises(StorageUriError, match="local folders only"):
-        open_store(f"{scheme}://bucket/prefix")
+def test_a_remote_store_is_the_same_one_for_everybody_who_opens_it(remote_uri: str) -> None:
+    store = open_store(remote_uri)
+    assert read_store_id(open_store(remote_uri)) == read_store_id(store)
+    assert read_store_id(open_store(remote_uri, create=False)) == read_store_id(store)
+    assert [each.key for each in store.list("")] == ["milepost.json"]
+
+
+def test_a_remote_place_that_is_no_store_is_not_made_one_by_reading(remote_uri: str) -> None:
+    with pytest.raises(StorageUriError, match="no Milepost store"):
+        open_store(remote_uri, create=False)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +154,7 @@ def test_what_names_no_storage_is_refused(uri: str) -> None:
 
 def test_no_secret_of_a_uri_reaches_the_error() -> None:
     with pytest.raises(StorageUriError) as caught:
-        open_store("s3://KEY:s3cr3t@bucket/prefix?session_token=t0ken")
+        open_store("s3://KEY:s3cr3t@bucket/prefix?session_token=t0ken", create=False)
     told = str(caught.value) + repr(caught.value.args)
     assert "bucket/prefix" in told
     for secret in ("KEY", "s3cr3t", "t0ken"):

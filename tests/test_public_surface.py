@@ -103,7 +103,8 @@ def test_statuses_are_members_and_equal_their_names() -> None:
 
 def test_errors_are_these_and_say_what_to_catch() -> None:
     def tree(kind: type) -> dict[str, object]:
-        below = [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+        kinds: list[type] = kind.__subclasses__()
+        below = [each for each in kinds if each.__module__ == errors.__name__]
         return {each.__name__: tree(each) for each in below}
 
     assert {"MilepostError": tree(errors.MilepostError)} == ERRORS

@@ -14,6 +14,7 @@ from milepost import WorkflowStatus, errors
 
 SIGNATURES = {
     "continuation": "(dag: 'Any') -> 'Any'",
+    "delete": "(workflow_id: 'str') -> 'None'",
     "get_output": "(workflow_id: 'str', *, task_id: 'str | None' = None) -> 'Any'",
     "get_output_async": (
         "(workflow_id: 'str', *, task_id: 'str | None' = None) -> 'ray.ObjectRef[Any]'"
@@ -103,9 +104,8 @@ def test_statuses_are_members_and_equal_their_names() -> None:
 
 def test_errors_are_these_and_say_what_to_catch() -> None:
     def tree(kind: type) -> dict[str, object]:
-        below: list[type] = [
-            each for each in kind.__subclasses__() if each.__module__ == errors.__name__
-        ]
+        kinds: list[type] = kind.__subclasses__()
+        below = [each for each in kinds if each.__module__ == errors.__name__]
         return {each.__name__: tree(each) for each in below}
 
     assert {"MilepostError": tree(errors.MilepostError)} == ERRORS

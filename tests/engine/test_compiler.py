@@ -451,13 +451,14 @@ def test_nodes_put_into_an_object_after_bind_are_seen() -> None:
     assert compiled.arguments(2)[0][0].content == ["ref 0", "ref 1"]
 
 
-def test_a_node_taken_out_of_a_list_after_bind_still_runs_but_is_not_passed() -> None:
-    nodes = [f.bind(), g.bind()]
-    dag = join.bind(nodes)
-    nodes.pop()
+def test_a_node_taken_out_of_one_list_after_bind_is_passed_where_it_still_stands() -> None:
+    shared = f.bind()
+    nodes = [shared, g.bind()]
+    dag = join.bind(h.bind(shared), nodes)
+    nodes.remove(shared)
     compiled = build(dag)
-    assert compiled.names == ["f", "g", "join"]
-    assert compiled.arguments(2)[0] == [["ref 0"]]
+    assert compiled.names == ["f", "h", "g", "join"]
+    assert compiled.arguments(3)[0] == ["value 1", ["ref 2"]]
 
 
 # -- size ------------------------------------------------------------------------------------------

@@ -135,6 +135,15 @@ def test_a_cycle_through_an_object_is_refused() -> None:
     assert "depends on itself" in refuse(InvalidGraphError, first)
 
 
+def test_a_task_taken_out_of_the_graph_after_bind_is_refused_with_what_to_do() -> None:
+    nodes = [add.bind(1), anything.bind()]
+    dag = anything.bind(nodes)
+    nodes.pop(0)
+    text = refuse(InvalidGraphError, dag)
+    assert "_add was taken out of an argument after bind()" in text
+    assert "bind that task again" in text
+
+
 def test_a_generator_is_refused_with_what_to_do_instead() -> None:
     text = refuse(InvalidGraphError, anything.bind(rows.bind()))
     assert "_rows" in text

@@ -24,7 +24,7 @@ def holds_secret(content: bytes) -> bool:
 def sealed_failure() -> WorkflowExecutionError:
     failure = WorkflowExecutionError("w", "task", "KeyError", "what")
     error = TaskError(kind="crash", type="", message="killed", traceback="", exception=None)
-    failure.__dict__["_sealed_cause"] = (URI, "w", error)
+    failure.__dict__["_sealed_cause"] = (URI, "w", 1, error)
     return failure
 
 
@@ -43,6 +43,7 @@ def test_an_order_does_not_show_what_opens_the_store() -> None:
     order = SliceOrder(
         storage=URI,
         workflow_id="w",
+        incarnation=1,
         tasks=(),
         functions={},
         constants={},

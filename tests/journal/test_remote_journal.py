@@ -61,15 +61,15 @@ def test_a_missing_object_is_damage_with_its_name(remote_store: RemoteStore) -> 
 
 def test_a_large_blob_comes_back_and_a_damaged_one_is_refused(remote_store: RemoteStore) -> None:
     content = bytes(range(256)) * 60_000  # more than one part of an upload
-    digest, size = put_blob(remote_store, "w", [content[:100], content[100:]])
+    digest, size = put_blob(remote_store, "w", 1, [content[:100], content[100:]])
     assert size == len(content)
-    assert get_blob(remote_store, "w", digest) == content
-    key = f"workflows/w/blobs/{digest}"
+    assert get_blob(remote_store, "w", 1, digest) == content
+    key = f"blobs/w/0000000001/{digest}"
     remote_store.put(key, [remote_store.get(key)[:-1]])
     with pytest.raises(CorruptBlobError):
-        get_blob(remote_store, "w", digest)
-    put_blob(remote_store, "w", [content])
-    assert get_blob(remote_store, "w", digest) == content
+        get_blob(remote_store, "w", 1, digest)
+    put_blob(remote_store, "w", 1, [content])
+    assert get_blob(remote_store, "w", 1, digest) == content
 
 
 def test_the_status_is_found_though_the_newest_segment_does_not_hold_it(store: Store) -> None:

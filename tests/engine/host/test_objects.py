@@ -9,7 +9,7 @@ from milepost.engine.host import Delivery, WorkflowHost
 from milepost.replay.decide import RunSlice
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Stage
+    from tests.engine.host.conftest import Stage
 
 FORK = ((), (0,), (0,), (1, 2))
 

@@ -29,7 +29,7 @@ from milepost.replay.events import (
 from milepost.replay.state import Status, TaskState
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Fault, Stage
+    from tests.engine.host.conftest import Fault, Stage
 
 FAN = ((), (), (), (0, 1, 2))
 

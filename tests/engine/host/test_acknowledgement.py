@@ -23,7 +23,7 @@ from milepost.replay.events import (
 from milepost.replay.state import Status
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Stage
+    from tests.engine.host.conftest import Stage
 
 FAN = ((), (), (), (0, 1, 2))
 CHAIN = ((), (0,), (1,))

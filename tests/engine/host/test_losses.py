@@ -9,7 +9,7 @@ from milepost.replay.events import AttemptFailed, AttemptsLost, TasksCommitted
 from milepost.replay.state import Status, TaskState
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Desk, Stage
+    from tests.engine.host.conftest import Desk, Stage
 
 FAN = ((), (), (), (0, 1, 2))
 

@@ -27,7 +27,7 @@ from milepost.replay.payload import Encoding, Payload, inline
 from milepost.replay.state import Status, TaskState
 
 if TYPE_CHECKING:
-    from tests.engine.conftest import Fault, Stage
+    from tests.engine.host.conftest import Fault, Stage
 
 HOSTS_MAX = 100
 DONE = TaskState.EXTENDED

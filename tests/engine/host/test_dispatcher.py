@@ -1,0 +1,475 @@
+"""What callers are told: statuses, outputs and refusals, by a dispatcher without a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import pytest
+
+from milepost.engine import dispatcher
+from milepost.engine.dispatcher import Dispatcher
+from milepost.engine.messages import Submission
+from milepost.errors import (
+    LostOwnershipError,
+    MilepostError,
+    OutputNotAvailableError,
+    StorageUnavailableError,
+    TaskNotFoundError,
+    WorkflowActiveError,
+    WorkflowExecutionError,
+    WorkflowNotFoundError,
+    WorkflowNotResumableError,
+)
+from milepost.journal import take_ownership
+from milepost.replay.events import WorkflowCreated
+from milepost.replay.payload import inline
+
+if TYPE_CHECKING:
+    from tests.engine.host.conftest import Stage
+
+FAN = ((), (), (), (0, 1, 2))
+CLUSTER = "cluster"
+
+
+class Notes:
+    """Plays the manager: what it is told of starts and ends."""
+
+    def __init__(self) -> None:
+        self.hosted: Counter[str] = Counter()
+        self.note_started = _Call(lambda index, workflow_id: self._count(workflow_id, 1))
+        self.note_ended = _Call(lambda index, workflow_id: self._count(workflow_id, -1))
+
+    def _count(self, workflow_id: str, step: int) -> None:
+        self.hosted[workflow_id] += step
+
+
+class _Call:
+    def __init__(self, remote: Callable[[int, str], None]) -> None:
+        self.remote = remote
+
+
+class Desk:
+    """A dispatcher on a stage, and those who call it.
+
+    Attributes:
+        notes: What its manager knows.
+        former: Dispatchers that died. Kept, since nobody collects what a real one left in memory.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.notes = Notes()
+        self.former: list[Dispatcher] = []
+        self.dispatcher = Dispatcher("stage", CLUSTER, 0, self.notes)
+
+    def restart(self, cluster: str = CLUSTER) -> None:
+        """Puts a new dispatcher in the place of the old one, which knows nothing of it."""
+        self.former.append(self.dispatcher)
+        self.dispatcher = Dispatcher("stage", cluster, 0, self.notes)
+
+    async def submit(self, *inputs: Any, nonce: str = "n", workflow_id: str = "w") -> str:
+        created: WorkflowCreated = self.stage.creation(*inputs)
+        submission = Submission(
+            workflow_id=workflow_id,
+            nonce=nonce,
+            fragment=created.fragment,
+            blobs={},
+            metadata=created.metadata,
+            environment={},
+            durability="pipelined",
+            versions="",
+        )
+        verdict = await self.dispatcher.create(submission)
+        await self.stage.settle()
+        return verdict.outcome + " differs" * bool(verdict.differences)
+
+    async def output(self, task_id: str | None = None) -> Any:
+        return pickle.loads(pickle.dumps(await self.dispatcher.output("w", task_id)))
+
+    async def refused(self, call: Awaitable[Any]) -> MilepostError:
+        """Returns the error of a call that must raise one."""
+        try:
+            told = await call
+        except MilepostError as error:
+            return error
+        raise AssertionError(f"not refused: {told}")
+
+    async def finish(self, *tasks: int) -> None:
+        """Lets tasks return their number, one after the other."""
+        for task in tasks:
+            self.stage.workers.find(task).returns()
+            await self.stage.settle()
+
+
+@pytest.fixture
+def desk(
+    request: pytest.FixtureRequest,
+    new_stage: Callable[..., Stage],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Desk]:
+    stage = new_stage(appendable=getattr(request, "param", "appending") == "appending")
+    monkeypatch.setattr(dispatcher, "open_store", lambda storage, create: stage.store)
+    monkeypatch.setattr(dispatcher, "ThreadPoolExecutor", lambda *given, **named: stage.threads)
+    monkeypatch.setattr(dispatcher, "RayWorkers", lambda *given: stage.workers)
+    monkeypatch.setattr(dispatcher, "count_cpus", lambda: 2)
+    yield Desk(stage)
+    stage.check()
+
+
+# -- told only what is durable ---------------------------------------------------------------------
+
+
+async def test_a_submission_is_acknowledged_when_it_is_durable(desk: Desk) -> None:
+    desk.stage.threads.hold()
+    call = asyncio.create_task(desk.submit(()))
+    for _ in range(4):  # looks for a stored one, takes ownership, stores blobs, and then flushes
+        await desk.stage.settle()
+        assert not call.done()
+        with pytest.raises(WorkflowNotFoundError):
+            desk.stage.stored()
+        desk.stage.threads.step()
+    assert await call == "created"
+    assert desk.stage.stored().status == "RUNNING"
+
+
+async def test_a_result_is_told_when_it_is_durable(desk: Desk) -> None:
+    await desk.submit(())
+    early = asyncio.create_task(desk.output())
+    desk.stage.threads.hold()
+    desk.stage.workers.find(0).returns(value="result")
+    await desk.stage.settle()
+    late = asyncio.create_task(desk.output())
+    status = asyncio.create_task(desk.dispatcher.status("w"))
+    await desk.stage.settle()
+    assert not early.done()
+    assert not late.done()
+    assert await status == "RUNNING"
+    desk.stage.threads.release()
+    assert await early == await late == "result"
+    assert await desk.dispatcher.status("w") == "SUCCESSFUL"
+
+
+async def test_a_result_of_one_task_is_told_when_it_is_durable(desk: Desk) -> None:
+    await desk.submit(*FAN)
+    waiting = asyncio.create_task(desk.output("f_1"))
+    desk.stage.threads.hold()
+    desk.stage.workers.find(1).returns(value="one")
+    await desk.stage.settle()
+    assert not waiting.done()
+    desk.stage.threads.release()
+    assert await waiting == "one"
+
+
+async def test_a_failure_is_told_when_it_is_durable(desk: Desk) -> None:
+    await desk.submit(())
+    waiting = asyncio.create_task(desk.refused(desk.output()))
+    desk.stage.threads.hold()
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    assert not waiting.done()
+    assert await desk.dispatcher.status("w") == "RUNNING"
+    desk.stage.threads.release()
+    assert isinstance(await waiting, WorkflowExecutionError)
+    assert await desk.dispatcher.status("w") == "FAILED"
+
+
+async def test_a_status_asked_while_the_creation_is_being_flushed_waits_for_it(
+    desk: Desk,
+) -> None:
+    desk.stage.threads.hold()
+    call = asyncio.create_task(desk.submit(()))
+    for _ in range(3):
+        await desk.stage.settle()
+        desk.stage.threads.step()
+    await desk.stage.settle()
+    status = asyncio.create_task(desk.dispatcher.status("w"))
+    await desk.stage.settle()
+    assert not status.done()
+    desk.stage.threads.release()
+    assert await status == "RUNNING"
+    await call
+
+
+# -- who waits -------------------------------------------------------------------------------------
+
+
+async def test_all_who_wait_for_a_result_get_it(desk: Desk) -> None:
+    await desk.submit(*FAN)
+    waiting = [asyncio.create_task(desk.output()) for _ in range(20)]
+    await desk.finish(0, 1, 2)
+    desk.stage.workers.find(3).returns(value="result")
+    assert await asyncio.gather(*waiting) == ["result"] * 20
+    assert await desk.output() == "result"
+
+
+async def test_a_task_that_does_not_exist_yet_can_be_waited_for(desk: Desk) -> None:
+    await desk.submit((), (0,))
+    waiting = asyncio.create_task(desk.output("f_2"))
+    desk.stage.workers.find(0).continues(desk.stage.graph(()))
+    await desk.stage.settle()
+    desk.stage.workers.find(2).returns(value="of a continuation")
+    assert await waiting == "of a continuation"
+    assert await desk.output("f") == "of a continuation"
+
+
+async def test_who_waits_for_a_task_that_never_came_is_told_at_the_end(desk: Desk) -> None:
+    await desk.submit(())
+    waiting = asyncio.create_task(desk.refused(desk.output("nobody")))
+    await desk.finish(0)
+    assert isinstance(await waiting, TaskNotFoundError)
+
+
+async def test_a_failed_workflow_still_gives_what_its_other_tasks_returned(desk: Desk) -> None:
+    await desk.submit(*FAN)
+    late = asyncio.create_task(desk.output("f_2"))
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    assert isinstance(await desk.refused(desk.output()), WorkflowExecutionError)
+    assert isinstance(await desk.refused(desk.output("f_3")), WorkflowExecutionError)
+    assert not late.done(), "it is still running, and its result will count"
+    await desk.finish(1, 2)
+    assert await late == 2
+    assert await desk.output("f_1") == 1
+    assert isinstance(await desk.refused(desk.output("f")), WorkflowExecutionError)
+
+
+async def test_an_unknown_workflow_is_not_found_and_not_made(desk: Desk) -> None:
+    assert isinstance(await desk.refused(desk.output()), WorkflowNotFoundError)
+    assert isinstance(await desk.refused(desk.dispatcher.status("w")), WorkflowNotFoundError)
+    assert isinstance(await desk.refused(desk.dispatcher.resume("w")), WorkflowNotResumableError)
+    assert desk.stage.store.list("") == []
+
+
+# -- the same workflow twice -----------------------------------------------------------------------
+
+
+async def test_a_message_that_ray_sends_twice_starts_one_workflow(desk: Desk) -> None:
+    assert await desk.submit(*FAN, nonce="one") == "created"
+    assert await desk.submit(*FAN, nonce="one") == "created"
+    assert len(desk.stage.workers.desks) == 3
+    await desk.finish(0, 1, 2, 3)
+    assert await desk.submit(*FAN, nonce="one") == "created"
+    assert await desk.output() == 3
+
+
+async def test_a_message_sent_again_to_a_restarted_dispatcher_goes_on_with_it(desk: Desk) -> None:
+    await desk.submit(*FAN, nonce="one")
+    await desk.finish(0)
+    desk.restart()
+    desk.stage.workers.desks.clear()
+    assert await desk.submit(*FAN, nonce="one") == "created"
+    assert desk.stage.workers.sent == [(1,), (2,)]
+
+
+async def test_a_running_workflow_cannot_be_started_or_resumed(desk: Desk) -> None:
+    await desk.submit(*FAN, nonce="one")
+    assert isinstance(await desk.refused(desk.submit(*FAN, nonce="two")), WorkflowActiveError)
+    assert isinstance(await desk.refused(desk.dispatcher.resume("w")), WorkflowActiveError)
+    assert len(desk.stage.workers.desks) == 3
+
+
+async def test_of_two_that_start_a_workflow_at_once_one_wins(desk: Desk) -> None:
+    desk.stage.threads.delay_s = 0.005
+    told = await asyncio.gather(
+        desk.submit((), nonce="one"), desk.submit((), nonce="two"), return_exceptions=True
+    )
+    assert told[0] == "created"
+    assert isinstance(told[1], WorkflowActiveError)
+    assert desk.notes.hosted == {"w": 1}
+
+
+async def test_a_finished_workflow_is_not_run_again(desk: Desk) -> None:
+    await desk.submit(())
+    await desk.finish(0)
+    desk.stage.workers.desks.clear()
+    assert await desk.submit((), nonce="two") == "stored"
+    assert await desk.submit((), (0,), nonce="three") == "stored differs"
+    assert await desk.dispatcher.resume("w") == "stored"
+    assert await desk.output() == 0
+    assert desk.stage.workers.desks == []
+
+
+async def test_a_failed_workflow_goes_on_where_it_failed(desk: Desk) -> None:
+    await desk.submit(*FAN)
+    await desk.finish(1, 2)
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    assert desk.notes.hosted == {"w": 0}
+    desk.stage.workers.desks.clear()
+    assert await desk.submit(*FAN, nonce="two") == "resumed"
+    assert desk.stage.workers.sent == [(0,)]
+    assert desk.notes.hosted == {"w": 1}
+    await desk.finish(0, 3)
+    assert await desk.output() == 3
+    assert desk.notes.hosted == {"w": 0}
+
+
+async def test_a_failed_workflow_whose_tasks_still_run_is_resumed_in_place(desk: Desk) -> None:
+    await desk.submit(*FAN)
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    assert await desk.dispatcher.resume("w") == "resumed"
+    assert await desk.dispatcher.status("w") == "RUNNING"
+    await desk.stage.settle()
+    waiting = asyncio.create_task(desk.output())
+    await desk.finish(0, 1, 2, 3)
+    assert await waiting == 3
+    assert len([each for each in desk.stage.journal() if hasattr(each, "epoch")]) == 1
+
+
+async def test_of_two_that_resume_at_once_one_is_refused(desk: Desk) -> None:
+    await desk.submit(())
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    desk.stage.threads.delay_s = 0.005
+    told = await asyncio.gather(
+        desk.dispatcher.resume("w"), desk.dispatcher.resume("w"), return_exceptions=True
+    )
+    assert told[0] == "resumed"
+    assert isinstance(told[1], WorkflowActiveError)
+
+
+# -- owners that come and go -----------------------------------------------------------------------
+
+
+async def test_a_restarted_dispatcher_goes_on_with_what_it_owned(desk: Desk) -> None:
+    await desk.submit(*FAN)
+    await desk.finish(0)
+    desk.restart()
+    desk.stage.workers.desks.clear()
+    await desk.dispatcher.adopt(["w", "never there"])
+    await desk.stage.settle()
+    assert desk.stage.workers.sent == [(1,), (2,)]
+    assert await desk.dispatcher.live() == {"w": "RUNNING"}
+    await desk.dispatcher.adopt(["w"])
+    assert desk.stage.workers.sent == [(1,), (2,)]
+
+
+async def test_who_asks_a_restarted_dispatcher_for_a_result_gets_it(desk: Desk) -> None:
+    await desk.submit(())
+    desk.restart()
+    waiting = asyncio.create_task(desk.output())
+    await desk.stage.settle()
+    desk.stage.workers.find(0).returns(value="result")
+    assert await waiting == "result"
+
+
+async def test_what_another_cluster_left_behind_is_resumable_and_nobodys_to_wait_for(
+    desk: Desk,
+) -> None:
+    await desk.submit(())
+    desk.restart("another cluster")
+    assert await desk.dispatcher.status("w") == "RESUMABLE"
+    assert isinstance(await desk.refused(desk.output()), OutputNotAvailableError)
+    await desk.dispatcher.adopt(["w"])
+    assert await desk.dispatcher.live() == {}
+    assert await desk.dispatcher.resume("w") == "resumed"
+    assert await desk.dispatcher.status("w") == "RUNNING"
+
+
+async def test_who_waits_on_a_fenced_owner_is_told_so(desk: Desk) -> None:
+    await desk.submit(())
+    waiting = asyncio.create_task(desk.refused(desk.output()))
+    await desk.stage.settle()
+    take_ownership(desk.stage.store, "w", owner="rival")
+    desk.stage.workers.find(0).returns(value="never told")
+    assert isinstance(await waiting, LostOwnershipError)
+    await desk.stage.settle()
+    assert desk.notes.hosted == {"w": 0}
+
+
+@pytest.mark.xfail(reason="readers take the unacknowledged end of a journal for settled")
+async def test_what_a_fenced_owner_wrote_last_is_told_to_nobody_by_readers_either(
+    desk: Desk,
+) -> None:
+    """The rival read the journal before it: for the rival it never happened."""
+    await desk.submit(())
+    rival = desk.stage.make_host()
+    desk.stage.workers.find(0).returns(value="vanishes")
+    await desk.stage.settle()
+    told = (await asyncio.gather(desk.output(), return_exceptions=True))[0]
+    status = await desk.dispatcher.status("w")
+    await rival.take_over("rival", "test")
+    await desk.stage.settle()
+    desk.stage.workers.find(0).returns(value="stays")
+    await desk.stage.settle()
+    assert await desk.output() == "stays"
+    assert told != "vanishes"
+    assert status != "SUCCESSFUL"
+
+
+@pytest.mark.parametrize("desk", ["objects"], indirect=True)
+async def test_a_status_is_found_behind_segments_that_tell_none(desk: Desk) -> None:
+    """On object storage every flush is a segment; on a disk a new one begins after 64 MiB."""
+    await desk.submit(*FAN)
+    await desk.finish(0)
+    desk.restart("another cluster")
+    assert await desk.dispatcher.status("w") == "RESUMABLE"
+    assert await desk.dispatcher.stored_statuses() == {"w": "RESUMABLE"}
+
+
+async def test_a_result_of_another_cluster_is_found(desk: Desk) -> None:
+    await desk.submit(())
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    first = desk.dispatcher
+    desk.restart("another cluster")
+    await desk.dispatcher.resume("w")
+    await desk.stage.settle()
+    desk.stage.workers.find(0).returns(value="theirs")
+    await desk.stage.settle()
+    desk.dispatcher = first
+    assert await desk.dispatcher.status("w") == "SUCCESSFUL"
+    assert await desk.output() == "theirs"
+
+
+# -- storage that fails ----------------------------------------------------------------------------
+
+
+async def test_who_waits_while_the_storage_fails_is_told_so_and_can_resume(desk: Desk) -> None:
+    await desk.submit(*FAN)
+    waiting = asyncio.create_task(desk.refused(desk.output()))
+    await desk.finish(0)
+    desk.stage.store.fail_next()
+    await desk.finish(1)
+    assert isinstance(await waiting, StorageUnavailableError)
+    assert desk.notes.hosted == {"w": 0}
+    assert await desk.dispatcher.status("w") == "RESUMABLE"
+    assert await desk.dispatcher.resume("w") == "resumed"
+    await desk.stage.settle()
+    await desk.finish(1, 2, 3)
+    assert await desk.output() == 3
+
+
+async def test_a_submission_that_cannot_be_stored_can_be_sent_again(desk: Desk) -> None:
+    desk.stage.store.plan = lambda number: "before" if number > 1 else None
+    told = await desk.refused(desk.submit((), nonce="one"))
+    assert isinstance(told, StorageUnavailableError)
+    await desk.stage.settle()
+    assert +desk.notes.hosted == {}
+    desk.stage.store.plan = lambda number: None
+    assert await desk.submit((), nonce="two") == "created"
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+async def test_ended_workflows_are_remembered_up_to_a_limit(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "RECENT_MAX", 3)
+    for number in range(10):
+        await desk.submit((), nonce=str(number), workflow_id=f"w{number}")
+        desk.stage.workers.desks[-1].returns(value=number)
+        await desk.stage.settle()
+    assert len(desk.dispatcher._recent) == 3
+    assert len(desk.dispatcher._hosts) == 0
+    assert len(desk.dispatcher._locks) == 0
+    for number in range(10):
+        sealed = await desk.dispatcher.output(f"w{number}")
+        assert sealed._parts[3] == inline(0, msgpack.packb(number))

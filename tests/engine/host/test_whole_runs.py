@@ -1,0 +1,229 @@
+"""The whole engine but Ray: a DAG is compiled, hosted, run by real executors, and read back.
+
+Orders and values go through pickle on their way to the worker and back, as between processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import numpy as np
+import pytest
+import ray
+
+from milepost.engine import executor, functions
+from milepost.engine.compiler import compile_dag
+from milepost.engine.executor import run_slice
+from milepost.engine.host import Delivery, WorkflowHost
+from milepost.engine.messages import WorkerReport
+from milepost.engine.payloads import deserialize
+from milepost.engine.workers import _build_order
+from milepost.journal.states import load_state, own_state
+from milepost.replay.decide import RunSlice
+from milepost.replay.events import WorkflowCreated
+from milepost.replay.invariants import check
+from milepost.replay.state import State, Status
+
+if TYPE_CHECKING:
+    from tests.engine.conftest import Disk, Objects
+    from tests.engine.host.conftest import Stage, Threads
+
+
+class LocalWorkers:
+    """Runs slices in this process, at once; large values become objects.
+
+    Attributes:
+        taken: Values that came as objects rather than out of a blob.
+    """
+
+    slices_max = 2
+
+    def __init__(self, disk: Disk, objects: Objects) -> None:
+        self.taken = 0
+        self._disk = disk
+        self._objects = objects
+
+    async def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
+        refs: dict[int, Any] = {}
+        order = pickle.loads(cloudpickle.dumps(_build_order(host, slice_, self._disk.uri, refs)))
+        self.taken += len(refs)
+        delivered = run_slice(order, list(refs.values()), *map(self._objects.get, refs.values()))
+        for report in delivered:
+            assert isinstance(report, WorkerReport)
+            await asyncio.sleep(0.001)
+            objects = {task: self._objects.put(next(delivered)) for task in report.objects}
+            yield pickle.loads(pickle.dumps(report)), objects
+
+
+class Engine:
+    """Runs DAGs on a folder."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        objects: Objects,
+        threads: Threads,
+        play: Callable[..., Any],
+        creation: Callable[..., WorkflowCreated],
+    ) -> None:
+        self.disk = disk
+        self.workers = LocalWorkers(disk, objects)
+        self.threads = threads
+        self._play = play
+        self._creation = creation
+
+    def run(self, dag: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Returns the result of ``dag``; raises AssertionError if it has none."""
+        fragment = compile_dag(dag, self.disk, arguments, keywords)
+        base = self._creation(())
+        created = WorkflowCreated(
+            workflow_id="w",
+            at_us=0,
+            fragment=fragment,
+            metadata=base.metadata,
+            environment=base.environment,
+            durability="pipelined",
+            versions="",
+        )
+        self._play(self._host(created))
+        state = self.stored()
+        check(state)
+        assert state.status is Status.SUCCESSFUL, state.failed
+        assert state.result is not None
+        return deserialize(state.result, self.disk)
+
+    async def _host(self, created: WorkflowCreated) -> None:
+        state, writer = own_state(self.disk.store, "w", "owner")
+        host = WorkflowHost(state, writer, self.workers, self.threads, lambda: 0, lambda host: None)
+        await host.create(created, "owner")
+        while not host.ended:
+            await host.change()
+        assert host.stopped is None
+
+    def stored(self) -> State:
+        return load_state(self.disk.store, "w")
+
+
+@pytest.fixture
+def engine(
+    disk: Disk,
+    objects: Objects,
+    new_stage: Callable[..., Stage],
+    play: Callable[..., Any],
+    creation: Callable[..., WorkflowCreated],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Engine:
+    monkeypatch.setattr(executor, "_describe_worker", lambda: "node:1")
+    monkeypatch.setattr(functions, "_loaded", type(functions._loaded)())
+    monkeypatch.setattr(functions, "_origins", type(functions._origins)())
+    return Engine(disk, objects, new_stage().threads, play, creation)
+
+
+def task(function: Callable[..., Any]) -> Any:
+    return ray.remote(function)
+
+
+add = task(lambda a, b: a + b)
+
+
+def test_a_sum_of_sums(engine: Engine) -> None:
+    assert engine.run(add.bind(add.bind(1, 2), add.bind(3, b=4))) == 10
+
+
+def test_a_task_that_two_take_runs_once(engine: Engine, tmp_path: Any) -> None:
+    ledger = tmp_path / "ledger"
+
+    def note(name: str, *given: object) -> str:
+        with ledger.open("a") as file:
+            file.write(name)
+        return name
+
+    noted = task(note)
+    shared = noted.bind("s")
+    engine.run(noted.bind("e", noted.bind("l", shared), noted.bind("r", shared), [shared]))
+    assert sorted(ledger.read_text()) == ["e", "l", "r", "s"]
+
+
+def test_values_and_refs_of_every_kind_arrive(engine: Engine) -> None:
+    def take(whole: Any, pair: Any, table: Any, *, given: Any) -> Any:
+        return [whole, ray.get(pair[0]), ray.get(table["k"][0]), given]
+
+    one, two = task(lambda: (1, "opaque")).bind(), task(lambda: 2).bind()
+    with ray.dag.InputNode() as inputs:
+        dag = task(take).bind(one, (two, 9), {"k": [one]}, given=inputs.x)
+    assert engine.run(dag, x={"in": "put"}) == [(1, "opaque"), 2, (1, "opaque"), {"in": "put"}]
+
+
+def test_large_values_flow_as_objects_and_end_in_one_blob_each(engine: Engine) -> None:
+    grow = task(lambda array: np.concatenate([array, array]))
+    node = task(lambda: np.arange(20_000)).bind()
+    for _ in range(3):
+        node = grow.bind(node)
+    total = engine.run(task(lambda array: int(array.sum())).bind(node))
+    assert total == 8 * sum(range(20_000))
+    assert engine.workers.taken == 4
+    blobs = [each for each in engine.disk.store.list("") if each.key.startswith("blobs/")]
+    assert len(blobs) == 4
+
+
+def test_a_deep_recursion_stores_its_code_once(engine: Engine) -> None:
+    @ray.remote
+    def count(left: int, total: int) -> Any:
+        if left == 0:
+            return total
+        bound: Any = count
+        return bound.bind(left - 1, total + left)
+
+    bound: Any = count
+    assert engine.run(bound.bind(200, 0)) == 20_100
+    state = engine.stored()
+    assert len(state.tasks) == 201
+    assert len(state.graph.functions) == 1
+    assert state.graph.task_id(200).endswith("_200")
+
+
+def test_a_continuation_can_fan_out_and_its_value_goes_on(engine: Engine) -> None:
+    square = task(lambda number: number * number)
+    total = task(lambda *parts: sum(parts))
+    spread = task(lambda width: total.bind(*[square.bind(each) for each in range(width)]))
+    assert engine.run(add.bind(spread.bind(10), 1)) == 286
+
+
+def test_the_fib_that_every_workflow_library_shows(engine: Engine) -> None:
+    @ray.remote
+    def fib(number: int) -> Any:
+        if number < 2:
+            return number
+        bound: Any = fib
+        return add.bind(bound.bind(number - 1), bound.bind(number - 2))
+
+    bound: Any = fib
+    assert engine.run(bound.bind(10)) == 55
+
+
+def test_an_error_that_is_retried_is_forgotten_when_the_task_returns(
+    engine: Engine, tmp_path: Any
+) -> None:
+    ledger = tmp_path / "ledger"
+
+    def flaky() -> str:
+        with ledger.open("a+") as file:
+            file.write("x")
+        if len(ledger.read_text()) < 3:
+            raise ValueError("not yet")
+        return "now"
+
+    dag = task(flaky).options(retry_exceptions=[ValueError]).bind()
+    assert engine.run(dag) == "now"
+    assert list(engine.stored().attempts) == [3]
+
+
+def test_many_small_tasks_travel_together(engine: Engine) -> None:
+    width = 300
+    nodes = [task(lambda: 1).bind()] + [add.bind(number, number) for number in range(width)]
+    assert engine.run(task(lambda *given: sum(given)).bind(*nodes)) == 1 + 2 * sum(range(width))
+    assert engine.stored().next_slice < width / 3, "every task had a slice of its own"

@@ -82,6 +82,8 @@ def advise(error: BaseException) -> str | None:
     """
     if isinstance(error, PermissionError):
         return _FAULTS[2][1]
+    if "closed file" in str(error):
+        return None  # Google's client, when an object is deleted while it is read
     if isinstance(error, NotImplementedError | TypeError | ValueError):
         return "this storage cannot do that"  # pyarrow's errors about arguments derive from these
     text = str(error)

@@ -144,7 +144,7 @@ class Dispatcher:
         if host is not None:
             if host.announced is not Status.FAILED and host.announced not in FINAL:
                 raise WorkflowActiveError(workflow_id, operation)
-            if host.announced is Status.FAILED and await host.resume(operation):
+            if host.announced is Status.FAILED and await asyncio.shield(host.resume(operation)):
                 return "resumed"
         stored = await self._find_stored(workflow_id)
         if stored is None:
@@ -213,7 +213,7 @@ class Dispatcher:
     async def _start(self, workflow_id: str, host: WorkflowHost, start: Awaitable[None]) -> None:
         self._hosts[workflow_id] = host
         self._manager.note_started.remote(self._index, workflow_id)
-        await start
+        await asyncio.shield(start)  # a caller who gives up must not leave it half done
 
     def _forget(self, host: WorkflowHost) -> None:
         workflow_id = host.state.workflow_id

@@ -64,13 +64,19 @@ class Desk:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.notes = Notes()
+<<<<<<< HEAD
         self.former: list[Dispatcher] = []
         self.dispatcher = Dispatcher("stage", CLUSTER, 0, self.notes)
+=======
+        self._dispatchers: list[Dispatcher] = []  # a former one still runs, like a paused process
+        self.restart()
+>>>>>>> main
 
     def restart(self, cluster: str = CLUSTER) -> None:
         """Puts a new dispatcher in the place of the old one, which knows nothing of it."""
         self.former.append(self.dispatcher)
         self.dispatcher = Dispatcher("stage", cluster, 0, self.notes)
+        self._dispatchers.append(self.dispatcher)
 
     async def submit(self, *inputs: Any, nonce: str = "n", workflow_id: str = "w") -> str:
         created: WorkflowCreated = self.stage.creation(*inputs)
@@ -426,6 +432,47 @@ async def test_a_result_of_another_cluster_is_found(desk: Desk) -> None:
     desk.dispatcher = first
     assert await desk.dispatcher.status("w") == "SUCCESSFUL"
     assert await desk.output() == "theirs"
+
+
+async def test_a_caller_who_gives_up_does_not_leave_a_workflow_half_started(desk: Desk) -> None:
+    desk.stage.threads.hold()
+    call = asyncio.create_task(desk.submit(()))
+    for _ in range(3):
+        await desk.stage.settle()
+        desk.stage.threads.step()
+    await desk.stage.settle()
+    call.cancel()
+    await desk.stage.settle()
+    desk.stage.threads.release()
+    await desk.stage.settle()
+    assert await desk.dispatcher.status("w") == "RUNNING"
+    await desk.finish(0)
+    assert await desk.output() == 0
+
+
+async def test_a_caller_who_gives_up_does_not_leave_a_workflow_half_resumed(desk: Desk) -> None:
+    await desk.submit(*FAN)
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    desk.stage.threads.hold()
+    call = asyncio.create_task(desk.dispatcher.resume("w"))
+    await desk.stage.settle()
+    call.cancel()
+    await desk.stage.settle()
+    desk.stage.threads.release()
+    await desk.stage.settle()
+    assert await desk.dispatcher.status("w") == "RUNNING"
+    assert desk.stage.workers.sent[3:] == [(0,)]
+
+
+async def test_those_who_give_up_waiting_disturb_nobody(desk: Desk) -> None:
+    await desk.submit(())
+    waiting = [asyncio.create_task(desk.output()) for _ in range(4)]
+    await desk.stage.settle()
+    for each in waiting[:3]:
+        each.cancel()
+    await desk.finish(0)
+    assert await waiting[3] == 0
 
 
 # -- storage that fails ----------------------------------------------------------------------------

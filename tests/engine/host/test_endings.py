@@ -335,6 +335,21 @@ async def test_a_defect_while_a_flush_is_under_way_takes_nothing_back(
     assert caplog.records
 
 
+async def test_a_host_that_stopped_sends_no_slice_that_waited_for_its_flush(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.create((), (), (0, 1), (0,), (2, 3), durability="strict")
+    stage.threads.hold()
+    stage.workers.find(0).returns()
+    await stage.settle()
+    stage.workers.find(1).breaks(RuntimeError("a defect"))
+    await stage.settle()
+    stage.threads.release()
+    await stage.settle()
+    assert stage.workers.sent == [(0,), (1,)]
+    assert caplog.records
+
+
 async def test_another_host_goes_on_after_a_defect(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -387,6 +402,23 @@ async def test_a_resume_while_siblings_still_run_goes_on_where_they_are(stage: S
     await stage.settle()
     assert stage.told(host) is Status.SUCCESSFUL
     assert stage.ends == [host]
+
+
+async def test_a_resume_asked_before_the_failure_is_durable_comes_after_it(stage: Stage) -> None:
+    host = await stage.create(*FAN)
+    stage.threads.hold()
+    stage.workers.find(0).raises()
+    await stage.settle()
+    resumed = asyncio.create_task(host.resume("ann"))
+    await stage.settle()
+    stage.threads.release()
+    assert await resumed
+    await stage.settle()
+    assert stage.told(host) is Status.RUNNING
+    for task in (0, 1, 2, 3):
+        stage.workers.find(task).returns()
+        await stage.settle()
+    assert stage.told(host) is Status.SUCCESSFUL
 
 
 async def test_a_resume_of_a_host_that_has_ended_is_left_to_the_next(stage: Stage) -> None:

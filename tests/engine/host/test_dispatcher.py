@@ -58,23 +58,16 @@ class Desk:
 
     Attributes:
         notes: What its manager knows.
-        former: Dispatchers that died. Kept, since nobody collects what a real one left in memory.
     """
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.notes = Notes()
-<<<<<<< HEAD
-        self.former: list[Dispatcher] = []
-        self.dispatcher = Dispatcher("stage", CLUSTER, 0, self.notes)
-=======
         self._dispatchers: list[Dispatcher] = []  # a former one still runs, like a paused process
         self.restart()
->>>>>>> main
 
     def restart(self, cluster: str = CLUSTER) -> None:
         """Puts a new dispatcher in the place of the old one, which knows nothing of it."""
-        self.former.append(self.dispatcher)
         self.dispatcher = Dispatcher("stage", cluster, 0, self.notes)
         self._dispatchers.append(self.dispatcher)
 

@@ -11,7 +11,7 @@ AZURITE := .servers/node_modules/.bin/azurite-blob
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test servers check format dictionary bench-journal lock clean
+.PHONY: help demo test test-servers servers check format dictionary bench-journal lock clean
 
 help:  ## list these commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -19,8 +19,12 @@ help:  ## list these commands
 demo: $(INSTALLED)  ## kill a whole Ray cluster halfway through a job, and see the job go on
 	@$(BIN)/python docs/examples/stdlib_survey.py $(ARGS)
 
-test: $(INSTALLED) servers  ## run all tests
+test: $(INSTALLED)  ## run all tests, with the quick ones of the storage servers
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-servers: $(INSTALLED) servers  ## run the tests of storage on all servers there are
+	@MILEPOST_TEST_SERVERS="s3 gcs azure fsspec" $(BIN)/python -m pytest tests/journal \
+		tests/cluster/test_remote_storage.py $(ARGS)
 
 servers:  ## install what pip cannot of the storage servers that the tests use (needs npm)
 	@test -e $(AZURITE) || { command -v npm >/dev/null && \

@@ -21,6 +21,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # After the settings: it imports the cluster's helper, which reads the token once.
 from storage_servers import SERVERS, NotInstalledError, StorageServer
 
+CHOSEN = os.environ.get("MILEPOST_TEST_SERVERS", "s3 fsspec").split()
+"""The storage servers to test on: by default the quick ones, with ``make test-servers`` all."""
+
 
 @pytest.fixture(scope="session")
 def storage_server() -> Iterator[Callable[[str], StorageServer]]:
@@ -36,6 +39,8 @@ def storage_server() -> Iterator[Callable[[str], StorageServer]]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
         def get(name: str) -> StorageServer:
+            if name not in CHOSEN:
+                pytest.skip(f"{name} was not asked for: make test-servers runs all servers")
             if name not in running:
                 try:
                     server = stack.enter_context(SERVERS[name]())

@@ -55,9 +55,6 @@ def scratch(folder: str | None) -> Iterator[LocalStore]:
         shutil.rmtree(path)
 
 
-# -- flush latency -------------------------------------------------------------------------------
-
-
 def print_flush_latency(folder: str | None) -> None:
     """Prints how long a flush takes: encode, append, sync, look for newer claims."""
     print(f"{'tasks per flush':>15} {'median ms':>9} {'90 % ms':>9} {'tasks/s':>9}   local")
@@ -98,9 +95,6 @@ class _Timed(Rehearsal):
         self.took.append(time.perf_counter() - before)
 
 
-# -- bytes per task ------------------------------------------------------------------------------
-
-
 def print_bytes_per_task() -> None:
     """Prints what a no-op task takes, scheduled and committed, the heads of frames included."""
     print(f"{'how tasks travel':>34} {'bytes per task':>14}")
@@ -121,9 +115,6 @@ def print_bytes_per_task() -> None:
         stored = sum(frame.end - frame.offset for frame in frames)
         print(f"{name:>34} {stored / (len(frames) * reports_per_flush * tasks_per_slice):14.1f}")
     print()
-
-
-# -- listing -------------------------------------------------------------------------------------
 
 
 def print_listing(folder: str | None, workflows: int) -> None:

@@ -16,9 +16,6 @@ class MilepostError(Exception):
     """Root of all errors of this library."""
 
 
-# -- fix the call --------------------------------------------------------------------------------
-
-
 class UsageError(MilepostError):
     """The call cannot work as written; nothing was started or stored."""
 
@@ -100,9 +97,6 @@ class WorkflowActiveError(InvalidStateTransitionError):
             f"cannot {self.operation} workflow {self.workflow_id!r}: it is already running or "
             f"pending; wait for it with milepost.get_output({self.workflow_id!r})"
         )
-
-
-# -- the outcome of a workflow -------------------------------------------------------------------
 
 
 class WorkflowError(MilepostError):
@@ -218,9 +212,6 @@ class TaskCrashedError(MilepostError):
         return f"the worker that ran task {self.task_id!r} died: {self.reason}"
 
 
-# -- try again later -----------------------------------------------------------------------------
-
-
 class StorageUnavailableError(MilepostError):
     """The storage refused or failed an operation (full, unreachable, no permission, I/O error)."""
 
@@ -241,9 +232,6 @@ class EngineUnavailableError(MilepostError):
     """Ray or one of the engine's actors cannot be reached."""
 
 
-# -- look again: somebody else owns the workflow -------------------------------------------------
-
-
 class LostOwnershipError(MilepostError):
     """A newer owner has claimed the workflow; this one has stopped and writes nothing more."""
 
@@ -258,9 +246,6 @@ class LostOwnershipError(MilepostError):
             f"workflow {self.workflow_id!r} was taken over: epoch {self.newer_epoch} has been "
             f"claimed, this owner holds epoch {self.own_epoch} and has stopped"
         )
-
-
-# -- repair the data -----------------------------------------------------------------------------
 
 
 class CorruptJournalError(MilepostError):

@@ -286,9 +286,6 @@ def continuation(dag: Any) -> Any:
     return dag if current_task.get() is not None else execute(dag)
 
 
-# -- steps they share ----------------------------------------------------------------------------
-
-
 def _submit(
     dag: Any,
     args: tuple[Any, ...],

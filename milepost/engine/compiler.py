@@ -161,8 +161,6 @@ class _Compiler:
                 f"a task {name} was taken out of an argument after bind(); bind that task again"
             )
 
-    # -- walking -----------------------------------------------------------------------------
-
     def _walk(self, root: FunctionNode) -> None:
         stack = [root]
         while stack:
@@ -214,8 +212,6 @@ class _Compiler:
         self._counts.append(len(positions))
         self._inputs.extend(positions)
 
-    # -- tables ------------------------------------------------------------------------------
-
     def _number_function(self, function: Any) -> int:
         number = self._function_numbers.get(id(function))
         if number is None:
@@ -252,8 +248,6 @@ class _Compiler:
                 f"task {name_task(function)} cannot be called as bound: {error}"
             ) from None
         self._checked.add(shape)
-
-    # -- arguments -----------------------------------------------------------------------------
 
     def _build_template(self, node: FunctionNode, positions: dict[int, int]) -> bytes:
         def encode(where: object, value: Any) -> Any:

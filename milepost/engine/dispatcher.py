@@ -75,8 +75,6 @@ class Dispatcher:
         """Returns the lock under which a workflow changes hands; it lives while it is in use."""
         return self._locks.setdefault(workflow_id, asyncio.Lock())
 
-    # -- starting and resuming -----------------------------------------------------------------
-
     async def create(self, submission: Submission) -> Verdict:
         """Starts a workflow, or goes on with the stored one of this id.
 
@@ -203,8 +201,6 @@ class Dispatcher:
             return False
         return stored.status in (Status.RUNNING, Status.PENDING)
 
-    # -- hosts -------------------------------------------------------------------------------
-
     def _make_host(self, state: State, writer: JournalWriter) -> WorkflowHost:
         return WorkflowHost(
             state, writer, self._workers, self._threads, _now_us, on_end=self._forget
@@ -237,8 +233,6 @@ class Dispatcher:
     async def refuse(self, error: MilepostError) -> None:
         """Raises ``error``: gives its caller a ref that fails with it."""
         raise error
-
-    # -- answers -----------------------------------------------------------------------------
 
     async def live(self) -> dict[str, str]:
         """Returns the workflows hosted here that have not ended, with their durable status."""

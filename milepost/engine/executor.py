@@ -91,8 +91,6 @@ class _SliceRun:
         yield report
         yield from large
 
-    # -- one attempt -------------------------------------------------------------------------
-
     def _attempt(self, task: SliceTask) -> None:
         started_us = time.time_ns() // 1000
         clock = time.perf_counter_ns()
@@ -178,8 +176,6 @@ class _SliceRun:
         except Exception:  # noqa: BLE001  a type that cannot be loaded is none that was raised
             return False
         return isinstance(error, policy) if isinstance(policy, tuple) else bool(policy)
-
-    # -- where arguments come from -------------------------------------------------------------
 
     def _resolve(self, task: SliceTask, kind: int, position: int) -> Any:
         if kind == CONSTANT:

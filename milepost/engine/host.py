@@ -105,8 +105,6 @@ class WorkflowHost:
         self._watchers: list[asyncio.Future[None]] = []
         self._flusher: asyncio.Task[None] | None = None
 
-    # -- what others ask ---------------------------------------------------------------------
-
     async def create(self, created: WorkflowCreated, owner: str) -> None:
         """Starts a new workflow; returns when its creation is durable.
 
@@ -189,8 +187,6 @@ class WorkflowHost:
             return True
         over = self.announced in FINAL or self.announced is Status.FAILED
         return over and not self._running and not self._queued
-
-    # -- the loop ----------------------------------------------------------------------------
 
     def _feed(self, happened: Input) -> None:
         self._act(decide(self.state, happened))
@@ -280,8 +276,6 @@ class WorkflowHost:
             if not watcher.done():
                 watcher.set_result(None)
 
-    # -- effects -----------------------------------------------------------------------------
-
     def _perform(self, effect: Effect) -> None:
         if self.stopped is not None:
             return
@@ -332,8 +326,6 @@ class WorkflowHost:
         done = [*report.tasks, *(continued.task for continued in report.continued)]
         self.objects.take(self.state, done, objects)
         self._feed_work()
-
-    # -- the end -----------------------------------------------------------------------------
 
     def _stop(self, error: Exception) -> None:
         """Gives up: ownership or storage is lost. What is durable stays; nothing more is told."""

@@ -58,9 +58,6 @@ class BlobCollector:
         return digest, len(content)
 
 
-# -- to bytes ------------------------------------------------------------------------------------
-
-
 def _refuse_node(node: DAGNode) -> object:
     raise NotSerializableError(
         f"a task node ({node}) is not a value; return milepost.continuation(node) to go on with it"
@@ -147,8 +144,6 @@ def _lay_out(buffers: Sequence[memoryview]) -> list[bytes | memoryview]:
         parts += [each.cast("B"), bytes(-each.nbytes % ALIGNMENT)]
     return parts
 
-
-# -- from bytes ----------------------------------------------------------------------------------
 
 _source: ContextVar[Source] = ContextVar("milepost_payload_source")
 

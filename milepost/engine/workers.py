@@ -119,9 +119,6 @@ class _StoreSource:
         raise ValueError(f"options refer to node {position}")
 
 
-# -- orders --------------------------------------------------------------------------------------
-
-
 def _build_order(
     host: WorkflowHost, slice_: RunSlice, storage: str, refs: dict[int, Any]
 ) -> SliceOrder:

@@ -108,9 +108,6 @@ def _decode(item: object) -> Event:
         raise EventFormatError(f"event of kind {kind} is malformed: {error}") from error
 
 
-# -- one pair of functions per kind ----------------------------------------------------------------
-
-
 def _pack_created(event: WorkflowCreated) -> Fields:
     return [
         event.workflow_id,

@@ -41,9 +41,6 @@ SLICE_TASKS_MAX = 500
 """More tasks per slice save nothing more: one Ray call is then a few microseconds per task."""
 
 
-# -- decisions: what follows ---------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSlice:
     """Hand these tasks to one worker."""
@@ -94,9 +91,6 @@ def decide(state: State, happened: Input) -> Decision:
             assert_never(happened)
 
 
-# -- ownership and resume ------------------------------------------------------------------------
-
-
 def _own(state: State, gained: OwnershipGained) -> Decision:
     """Every owner writes the status with its ownership, so that its first frame tells it."""
     assert state.status not in FINAL, (state.workflow_id, state.status)
@@ -113,9 +107,6 @@ def _resume(state: State, asked: ResumeAsked) -> Decision:
     if state.status is not Status.FAILED:
         return NOTHING
     return Decision(append=(_status(Status.RUNNING, "resumed", asked.who, asked.at_us),))
-
-
-# -- scheduling ----------------------------------------------------------------------------------
 
 
 def _schedule(state: State, wanted: WorkWanted) -> Decision:
@@ -183,9 +174,6 @@ def _expect_cost(state: State, task: int, wanted: WorkWanted) -> float:
     if task in state.suspects:
         return float(wanted.slice_us) + 1
     return wanted.costs_us.get(state.graph.node_functions[task], float(wanted.slice_us) + 1)
-
-
-# -- reports -------------------------------------------------------------------------------------
 
 
 def _take_report(state: State, report: SliceReported) -> Decision:

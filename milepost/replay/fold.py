@@ -101,9 +101,6 @@ def _require(condition: bool, reason: str, *values: object) -> None:
         raise _Refused(f"{reason} ({shown})" if values else reason)
 
 
-# -- the life of a workflow ----------------------------------------------------------------------
-
-
 def _create(state: State, event: WorkflowCreated) -> None:
     _require_well_formed(state, event.fragment)
     _require(event.durability in DURABILITIES, "there is no such durability", event.durability)
@@ -152,9 +149,6 @@ def _revive(state: State) -> None:
         _make_ready(state, task)
     state.failed.clear()
     state.failures.clear()
-
-
-# -- the life of a task --------------------------------------------------------------------------
 
 
 def _schedule(state: State, event: TasksScheduled) -> None:
@@ -250,9 +244,6 @@ def _lose(state: State, event: AttemptsLost) -> None:
         _make_ready(state, task)
     _settle(state, event.slice, event.tasks)
     state.suspects.update(event.tasks)
-
-
-# -- steps they share ----------------------------------------------------------------------------
 
 
 def _require_outstanding(

@@ -22,9 +22,6 @@ WORKFLOW = "w"
 AT_US = 1_700_000_000_000_000
 
 
-# -- graphs ----------------------------------------------------------------------------------------
-
-
 def pack(value: object = None) -> Payload:
     """Returns an inline payload of plain data."""
     return inline(0, msgpack.packb(value))
@@ -76,9 +73,6 @@ def creation() -> Callable[..., WorkflowCreated]:
     return make
 
 
-# -- a real store ----------------------------------------------------------------------------------
-
-
 class Disk:
     """A store in a folder; a sink of blobs, and their source."""
 
@@ -101,9 +95,6 @@ class Disk:
 def disk(tmp_path: Path) -> Disk:
     """A store in a folder of its own."""
     return Disk(tmp_path / "store")
-
-
-# -- Ray's object store ----------------------------------------------------------------------------
 
 
 class Objects:

@@ -102,9 +102,6 @@ def build(
     return Compiled(fragment, blobs.blobs)
 
 
-# -- order -----------------------------------------------------------------------------------------
-
-
 def test_a_single_task_is_the_root() -> None:
     compiled = build(f.bind())
     assert compiled.names == ["f"]
@@ -142,9 +139,6 @@ def test_tasks_that_share_a_name_are_numbered_by_the_graph_not_by_the_fragment()
     assert len(compiled.fragment.names) == 1
 
 
-# -- shared nodes ----------------------------------------------------------------------------------
-
-
 def test_a_node_taken_twice_is_one_task() -> None:
     shared = f.bind()
     compiled = build(join.bind(shared, g.bind(shared), shared))
@@ -171,8 +165,6 @@ def test_a_ladder_of_shared_nodes_stays_as_small_as_it_is() -> None:
 def test_equal_nodes_that_are_not_the_same_are_two_tasks() -> None:
     assert build(join.bind(f.bind(1), f.bind(1))).names == ["f", "f", "join"]
 
-
-# -- arguments -------------------------------------------------------------------------------------
 
 PLAIN: list[object] = [None, True, 7, -1.5, "text", b"bytes", [1, ["two"]], {"k": {"n": []}}]
 
@@ -288,9 +280,6 @@ def test_a_list_that_holds_itself_arrives_holding_itself() -> None:
     assert argument[0] is argument
 
 
-# -- what is stored once ---------------------------------------------------------------------------
-
-
 def test_functions_are_stored_once_however_they_are_bound() -> None:
     dag = join.bind(f.bind(1), f.options(num_cpus=2).bind(2), f.bind(3))
     assert len(build(dag).fragment.functions) == 2
@@ -316,9 +305,6 @@ def test_calls_of_the_same_shape_share_a_template() -> None:
     for _ in range(30):
         node = g.bind(node, "literal")
     assert len(build(node).fragment.templates) == 2
-
-
-# -- options ---------------------------------------------------------------------------------------
 
 
 def test_options_of_the_function_and_of_the_node_are_merged() -> None:
@@ -381,9 +367,6 @@ def test_which_errors_are_retried_is_kept(given: Any, kept: Any) -> None:
     assert build(f.options(retry_exceptions=given).bind()).options(0)[1:] == (kept, {})
 
 
-# -- inputs of the workflow ------------------------------------------------------------------------
-
-
 def test_input_attributes_stand_for_arguments_by_position_and_by_name() -> None:
     with InputNode() as given:
         dag = join.bind(given[0], given.name, x=given["other"], y=f.bind(given[1]))
@@ -421,9 +404,6 @@ def test_the_input_of_one_run_does_not_leak_into_the_next() -> None:
     assert build(dag, (), {"x": 2}).arguments(0)[0] == [2]
 
 
-# -- what changes between bind and submission ------------------------------------------------------
-
-
 def test_literals_are_captured_when_the_workflow_is_compiled() -> None:
     rows = [1]
     dag = f.bind(rows)
@@ -459,9 +439,6 @@ def test_a_node_taken_out_of_one_list_after_bind_is_passed_where_it_still_stands
     compiled = build(dag)
     assert compiled.names == ["f", "h", "g", "join"]
     assert compiled.arguments(3)[0] == ["value 1", ["ref 2"]]
-
-
-# -- size ------------------------------------------------------------------------------------------
 
 
 def test_a_chain_deeper_than_the_stack_compiles() -> None:

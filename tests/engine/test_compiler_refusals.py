@@ -74,9 +74,6 @@ def refuse(error: type[UsageError], dag: object, *arguments: object, **keywords:
     return str(caught.value)
 
 
-# -- not a DAG of tasks ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("thing", [None, 3, "f", [], _add, add, Counter])
 def test_what_is_no_dag_is_refused_by_its_type(thing: object) -> None:
     text = refuse(InvalidGraphError, thing)
@@ -150,9 +147,6 @@ def test_a_generator_is_refused_with_what_to_do_instead() -> None:
     assert "return a list" in text
 
 
-# -- calls that cannot work ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -193,9 +187,6 @@ def test_a_task_with_several_results_is_refused_with_what_to_do_instead(count: i
     assert "_add" in text
     assert f"num_returns={count}" in text
     assert "return a tuple" in text
-
-
-# -- what cannot be stored -------------------------------------------------------------------------
 
 
 def test_a_function_that_closes_over_a_lock_is_refused_by_name() -> None:

@@ -150,9 +150,6 @@ def fail_with(error: Callable[[], BaseException]) -> Any:
     return task(fail)
 
 
-# -- results ---------------------------------------------------------------------------------------
-
-
 def test_results_are_reported_in_columns(bench: Bench) -> None:
     double = task(lambda number: number * 2)
     outcome = bench.attempt(gather(double.bind(1), double.bind(2)), 0, 1)
@@ -212,9 +209,6 @@ def test_what_a_later_task_does_to_a_large_result_changes_neither_blob_nor_objec
         outcome = bench.run(order)
     assert kept == []
     assert outcome.values[0] == outcome.objects[0] == list(range(50_000))
-
-
-# -- values are nobody else's ----------------------------------------------------------------------
 
 
 def grow(given: Any) -> Any:
@@ -278,9 +272,6 @@ def test_nodes_in_containers_that_are_objects_arrive_as_those(
     dag = gather(task(lambda given: str(given["k"])).bind({"k": source}))
     order = bench.order(dag, (1,), refs={0: ref})
     assert bench.run(order, "large", refs=[ref]).values == {1: str(ref)}
-
-
-# -- errors are data -------------------------------------------------------------------------------
 
 
 def test_an_error_is_reported_with_type_text_traceback_and_itself(bench: Bench) -> None:
@@ -432,9 +423,6 @@ def test_an_input_whose_blob_is_gone_is_the_failure_of_its_task(bench: Bench) ->
     assert outcome.raised[1].error.type == "milepost.errors.CorruptBlobError"
 
 
-# -- which errors are worth another attempt --------------------------------------------------------
-
-
 class CustomError(ValueError):
     """An error of the user's."""
 
@@ -482,9 +470,6 @@ def test_a_storage_that_fails_is_always_worth_another_attempt(
     assert "disk is full" in raised.error.message
 
 
-# -- continuations ---------------------------------------------------------------------------------
-
-
 def test_a_continuation_is_reported_as_a_graph(bench: Bench) -> None:
     step = task(lambda number: number)
     outcome = bench.attempt(gather(task(lambda: step.bind(step.bind(1))).bind()), 0)
@@ -522,9 +507,6 @@ def test_a_continuation_that_does_not_compile_is_the_failure_of_its_task(
     outcome = bench.attempt(gather(task(returned).bind(), task(lambda: "good").bind()), 0, 1)
     assert outcome.raised[0].error.type == f"milepost.errors.{kind}"
     assert outcome.values == {1: "good"}
-
-
-# -- reports in time -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -568,9 +550,6 @@ def test_nothing_runs_ahead_of_who_takes_the_reports(bench: Bench) -> None:
     delivered = run_slice(order, [])
     first: Any = next(delivered)
     assert first.tasks == [0]
-
-
-# -- the context of a task -------------------------------------------------------------------------
 
 
 def look_around() -> list[object]:

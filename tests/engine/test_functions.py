@@ -58,15 +58,9 @@ def countdown(left: int) -> Any:
 remote_countdown: Any = ray.remote(countdown)
 
 
-# -- names -----------------------------------------------------------------------------------------
-
-
 def test_a_task_is_called_like_its_function_without_brackets() -> None:
     assert name_task(countdown).endswith("test_functions.countdown")
     assert name_task(make()).endswith("test_functions.make.locals.lambda")
-
-
-# -- identity --------------------------------------------------------------------------------------
 
 
 def test_equal_functions_have_one_digest_and_different_closures_two(memory: Memory) -> None:
@@ -115,8 +109,6 @@ def test_a_recursion_through_fresh_processes_does_not_store_its_code_at_every_le
     assert len(digests) <= stored
 
 
-# -- blobs -----------------------------------------------------------------------------------------
-
 LARGE = b"x" * (INLINE_BYTES_MAX + 1)
 
 
@@ -138,9 +130,6 @@ def test_code_in_a_blob_is_stored_again_because_a_blob_belongs_to_one_workflow(
     again = describe_function(loaded, other)
     assert again.code is not None
     assert list(other.blobs) == [again.code.digest]
-
-
-# -- the cache -------------------------------------------------------------------------------------
 
 
 def test_a_function_is_loaded_once_per_process(memory: Memory) -> None:
@@ -179,9 +168,6 @@ def test_the_code_may_be_missing_once_it_is_loaded(memory: Memory) -> None:
     load_function(stored, memory)
     bare = Function(name=stored.name, digest=stored.digest, code=None)
     assert load_function(bare, memory)() == 1
-
-
-# -- refusals --------------------------------------------------------------------------------------
 
 
 def test_a_generator_function_is_refused(memory: Memory) -> None:

@@ -99,9 +99,6 @@ def deliver(
     return failure
 
 
-# -- failures --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("hops", [1, 2, 5])
 def test_the_users_own_exception_is_the_cause(disk: Disk, creation: Creation, hops: int) -> None:
     error = describe(CodedError("no such row", code=7), disk)
@@ -206,9 +203,6 @@ def test_a_failure_whose_cause_cannot_be_sent_is_sent_without() -> None:
     copy = pickle.loads(pickle.dumps(failure))
     assert copy.__cause__ is None
     assert str(copy) == str(failure)
-
-
-# -- results ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [None, {"a": [1]}, (1, 2), CodedError], ids=repr)

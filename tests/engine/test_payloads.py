@@ -58,8 +58,6 @@ def address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-# -- round trips -----------------------------------------------------------------------------------
-
 PLAIN: list[object] = [None, True, 0, -(1 << 63), 1.5, "ü", b"\0", [], [[1], {"k": None}], {}]
 OPAQUE: list[object] = [
     (),
@@ -134,9 +132,6 @@ def test_an_unknown_encoding_is_an_error_not_a_guess(memory: Memory) -> None:
         deserialize(Payload(encoding=9, data=b"\x80", size=1), memory)
 
 
-# -- inline and blob -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("length", "inline"), [(INLINE_BYTES_MAX, True), (INLINE_BYTES_MAX + 1, False)]
 )
@@ -168,9 +163,6 @@ def test_a_blob_is_the_same_wherever_it_is_kept(memory: Memory, disk: Disk) -> N
     stored = serialize(value, disk)
     assert stored == collected
     assert bytes(disk.read_blob(stored)) == memory.blobs[collected.digest]
-
-
-# -- buffers ---------------------------------------------------------------------------------------
 
 
 def test_arrays_keep_shape_type_and_order(memory: Memory) -> None:
@@ -244,9 +236,6 @@ def test_a_buffer_that_stands_in_two_places_is_stored_once(memory: Memory) -> No
     assert np.array_equal(back[0], back[1]["again"])
 
 
-# -- what stands for other things ------------------------------------------------------------------
-
-
 def test_a_ref_is_stored_by_its_value_and_comes_back_as_another_ref(
     memory: Memory, objects: Objects
 ) -> None:
@@ -290,9 +279,6 @@ def test_an_actor_handle_is_refused(memory: Memory) -> None:
 
     with pytest.raises(NotSerializableError, match="do not outlive"):
         serialize([Handle()], memory)
-
-
-# -- what cannot be stored -------------------------------------------------------------------------
 
 
 class Hostile:

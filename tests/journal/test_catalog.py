@@ -113,9 +113,6 @@ def told_by_listing(store: Store, stale_max: int = 0) -> dict[str, tuple[object,
     }
 
 
-# -- equal to the journals -----------------------------------------------------------------------
-
-
 def test_a_listing_says_what_the_journals_say(store: Store) -> None:
     ids = fill(store)
     expected = told_by_journals(store, ids)
@@ -232,9 +229,6 @@ def test_entries_of_another_shape_are_refused(rows: object) -> None:
         unpack_catalog(bytes(forged) + body)
 
 
-# -- what a listing costs ------------------------------------------------------------------------
-
-
 def test_a_listing_takes_one_list_and_one_get_and_reads_what_changed() -> None:
     store = CountingStore()
     fill(store)
@@ -278,9 +272,6 @@ def test_deleted_workflows_leave_the_catalog(store: Store) -> None:
     assert "done 3" not in unpack_catalog(store.get(CATALOG_KEY))
 
 
-# -- what cannot be read -------------------------------------------------------------------------
-
-
 def damage_journal(store: Store, workflow_id: str) -> None:
     key = store.list(f"workflows/{workflow_id}/segments/")[-1].key
     content = bytearray(store.get(key))
@@ -321,9 +312,6 @@ def test_who_may_only_read_can_list() -> None:
     store = ReadOnly()
     ids = fill(store)
     assert sorted(told_by_listing(store)) == ids
-
-
-# -- filters, order, company ---------------------------------------------------------------------
 
 
 def test_filters_and_order() -> None:

@@ -34,9 +34,6 @@ def no_cache() -> Iterator[None]:
     load_dictionary.cache_clear()
 
 
-# -- which dictionary ----------------------------------------------------------------------------
-
-
 def test_every_dictionary_is_the_one_that_was_released() -> None:
     shipped = sorted(file.name for file in FILE.parent.iterdir())
     assert shipped == [f"{number}.zstd" for number in range(1, DICTIONARY + 1)]
@@ -86,9 +83,6 @@ def test_a_segment_with_a_dictionary_of_the_future_is_refused_by_name(dictionary
     with pytest.raises(UnsupportedFormatError, match="dictionary of file") as caught:
         parse_segment_head(head_with(dictionary), NAME, "file")
     assert (caught.value.found, caught.value.supported) == (dictionary, DICTIONARY)
-
-
-# -- what it saves -------------------------------------------------------------------------------
 
 
 def test_a_quarter_of_the_small_frames_of_other_workflows_is_saved() -> None:

@@ -304,8 +304,6 @@ def test_without_the_check_after_a_write_acknowledged_events_are_lost(
     pytest.fail("twenty runs without the check lost nothing")
 
 
-# -- a paused owner ------------------------------------------------------------------------------
-
 OWNER = """
 import sys, msgpack
 from milepost.errors import LostOwnershipError

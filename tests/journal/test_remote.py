@@ -285,9 +285,6 @@ def test_a_forked_process_opens_its_own(server: FaultyS3) -> None:
     assert inner._place[1] is not before
 
 
-# -- secrets -------------------------------------------------------------------------------------
-
-
 def assert_no_secret(*texts: object) -> None:
     told = "\n".join(map(str, texts))
     for secret in (S3_KEY, S3_SECRET, S3_SECRET.replace("/", "%2F"), "aSecret"):
@@ -370,9 +367,6 @@ def test_a_location_shows_the_place_and_never_the_credentials(text: str, shown: 
     assert location.reveal() == text
     for secret in ("K3Y", "p4"):
         assert secret not in repr(location)
-
-
-# -- refused before anything is sent ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

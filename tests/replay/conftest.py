@@ -99,8 +99,6 @@ class Build:
     def chain(self, length: int) -> Fragment:
         return self.fragment((), *[(node,) for node in range(length - 1)])
 
-    # -- events ------------------------------------------------------------------------------
-
     def created(self, fragment: Fragment, durability: str = "pipelined") -> WorkflowCreated:
         return WorkflowCreated(
             workflow_id="w",
@@ -184,8 +182,6 @@ class Build:
 
     def noted(self) -> Noted:
         return Noted(text="hello", who="ann", at_us=AT_US)
-
-    # -- inputs ------------------------------------------------------------------------------
 
     def gained(self, epoch: int = 1) -> OwnershipGained:
         return OwnershipGained(epoch=epoch, owner=f"owner {epoch}", reason="start", at_us=AT_US)

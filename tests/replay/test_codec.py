@@ -76,9 +76,6 @@ def apply_any(frozen: bytes, event: Event) -> None:
     check(state)
 
 
-# -- there and back --------------------------------------------------------------------------------
-
-
 def test_every_kind_of_event_comes_back_as_it_was(sample_journal: list[Event]) -> None:
     assert {type(event) for event in sample_journal} == set(codec._CODECS)
     assert [decode(encode(event)) for event in sample_journal] == sample_journal
@@ -149,9 +146,6 @@ def test_what_is_not_a_payload_is_refused(packed: object) -> None:
         unpack_payload(packed)
 
 
-# -- versions --------------------------------------------------------------------------------------
-
-
 def test_an_old_version_is_brought_to_the_newest_shape(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,9 +176,6 @@ def test_what_a_newer_milepost_wrote_is_said_to_be_so(kind: int, version: int) -
         decode(data)
     with pytest.raises(UnsupportedFormatError):
         list(decode_all(data))
-
-
-# -- damage ----------------------------------------------------------------------------------------
 
 
 def test_every_truncation_is_noticed(sample_journal: list[Event]) -> None:

@@ -150,8 +150,6 @@ class Driver:
         assert all(effect.status is self.state.status for effect in ends)
         self.successes += sum(effect.status is Status.SUCCESSFUL for effect in ends)
 
-    # -- acts --------------------------------------------------------------------------------
-
     def act(self, kind: str, number: int, choice: int) -> None:
         ended = self.state.status is Status.SUCCESSFUL
         if not (ended and kind in ("take", "pend")):

@@ -306,8 +306,6 @@ def test_what_is_neither_event_nor_input_is_a_mistake_of_the_caller(build: Build
         decide(state, cast(Input, "an input"))
 
 
-# -- statuses --------------------------------------------------------------------------------------
-
 WAYS = {
     None: {"RUNNING", "PENDING"},
     "RUNNING": {"RUNNING", "PENDING", "SUCCESSFUL", "FAILED", "CANCELED"},
@@ -333,9 +331,6 @@ def test_statuses_change_only_along_the_known_ways(
         assert state.status == to
     else:
         refuse(state, build.status(to))
-
-
-# -- graphs ----------------------------------------------------------------------------------------
 
 
 def test_well_formed_graphs_have_no_fault(build: Build) -> None:

@@ -23,9 +23,6 @@ def statuses(events: tuple[object, ...]) -> list[str]:
     return [event.status for event in events if isinstance(event, StatusChanged)]
 
 
-# -- results ---------------------------------------------------------------------------------------
-
-
 def test_what_returned_is_committed_in_one_event(build: Build, story: Story) -> None:
     story.given(*build.started(build.fan(3)), build.scheduled(0, 0, 1, 2))
     decision = story.when(build.report(0, 0, 1, 2))
@@ -145,9 +142,6 @@ def test_a_pending_workflow_can_still_be_ended_by_its_last_result(
     assert decision.effects == (Finish(status=Status.SUCCESSFUL),)
 
 
-# -- failures --------------------------------------------------------------------------------------
-
-
 def raise_once(build: Build, story: Story, *, retryable: bool = True) -> AttemptFailed:
     """Schedules task 0 alone and lets it raise; returns the failure."""
     number = story.state.next_slice
@@ -230,9 +224,6 @@ def test_one_report_can_hold_results_continuations_and_failures(build: Build, st
         build.failed(0, 1),
     )
     assert story.when(report) == NOTHING
-
-
-# -- lost workers ----------------------------------------------------------------------------------
 
 
 def test_a_task_alone_with_its_worker_is_blamed_for_the_death(build: Build, story: Story) -> None:
@@ -340,9 +331,6 @@ def test_a_report_that_follows_a_loss_is_dropped(build: Build, story: Story) -> 
     lost = story.when(build.loss(0)).append
     assert isinstance(lost[0], AttemptsLost)
     assert story.when(build.report(0, 0, 1)) == NOTHING
-
-
-# -- continuations ---------------------------------------------------------------------------------
 
 
 def test_a_continuation_adds_its_nodes_and_its_root_stands_for_the_task(

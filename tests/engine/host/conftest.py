@@ -41,9 +41,6 @@ WORKFLOW = "w"
 INSTANT_S = 0.000_001
 
 
-# -- time ------------------------------------------------------------------------------------------
-
-
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop that never waits: with nothing left to do, its clock jumps to the next timer.
 
@@ -140,8 +137,6 @@ class Threads(Executor):
         self.step()
 
 
-# -- storage that fails ----------------------------------------------------------------------------
-
 Fault = Literal["before", "after", "torn"]
 
 
@@ -219,9 +214,6 @@ class _FaultyAppender:
 
     def close(self) -> None:
         self._appender.close()
-
-
-# -- workers that follow a script ------------------------------------------------------------------
 
 
 class Desk:
@@ -350,9 +342,6 @@ class Workers:
 def pack(value: object) -> Payload:
     """Returns an inline payload of plain data."""
     return inline(0, msgpack.packb(value))
-
-
-# -- the stage -------------------------------------------------------------------------------------
 
 
 @dataclass

@@ -33,9 +33,6 @@ def statuses(stage: Stage) -> list[str]:
     return [event.status for event in stage.journal() if isinstance(event, StatusChanged)]
 
 
-# -- what is told ----------------------------------------------------------------------------------
-
-
 async def test_a_creation_is_told_when_its_flush_has_returned(
     stage: Stage, creation: Callable[..., WorkflowCreated]
 ) -> None:
@@ -158,9 +155,6 @@ async def test_a_flush_does_not_keep_the_event_loop_from_other_work(stage: Stage
     assert stage.workers.sent == [(0,), (1,), (2,), (3,)]
 
 
-# -- pipelined and strict --------------------------------------------------------------------------
-
-
 async def test_pipelined_a_dependent_starts_while_its_input_is_being_flushed(stage: Stage) -> None:
     host = await stage.create(*CHAIN)
     stage.threads.hold()
@@ -219,9 +213,6 @@ async def test_strict_even_a_retry_starts_only_when_its_failure_is_durable(stage
     stage.threads.release()
     await stage.settle()
     assert stage.workers.sent == [(0,), (0,)]
-
-
-# -- group commit ----------------------------------------------------------------------------------
 
 
 async def test_all_that_is_reported_during_a_flush_becomes_one_flush(stage: Stage) -> None:

@@ -120,9 +120,6 @@ def desk(
     stage.check()
 
 
-# -- told only what is durable ---------------------------------------------------------------------
-
-
 async def test_a_submission_is_acknowledged_when_it_is_durable(desk: Desk) -> None:
     desk.stage.threads.hold()
     call = asyncio.create_task(desk.submit(()))
@@ -194,9 +191,6 @@ async def test_a_status_asked_while_the_creation_is_being_flushed_waits_for_it(
     await call
 
 
-# -- who waits -------------------------------------------------------------------------------------
-
-
 async def test_all_who_wait_for_a_result_get_it(desk: Desk) -> None:
     await desk.submit(*FAN)
     waiting = [asyncio.create_task(desk.output()) for _ in range(20)]
@@ -242,9 +236,6 @@ async def test_an_unknown_workflow_is_not_found_and_not_made(desk: Desk) -> None
     assert isinstance(await desk.refused(desk.dispatcher.status("w")), WorkflowNotFoundError)
     assert isinstance(await desk.refused(desk.dispatcher.resume("w")), WorkflowNotResumableError)
     assert desk.stage.store.list("") == []
-
-
-# -- the same workflow twice -----------------------------------------------------------------------
 
 
 async def test_a_message_that_ray_sends_twice_starts_one_workflow(desk: Desk) -> None:
@@ -331,9 +322,6 @@ async def test_of_two_that_resume_at_once_one_is_refused(desk: Desk) -> None:
     )
     assert told[0] == "resumed"
     assert isinstance(told[1], WorkflowActiveError)
-
-
-# -- owners that come and go -----------------------------------------------------------------------
 
 
 async def test_a_restarted_dispatcher_goes_on_with_what_it_owned(desk: Desk) -> None:
@@ -468,9 +456,6 @@ async def test_those_who_give_up_waiting_disturb_nobody(desk: Desk) -> None:
     assert await waiting[3] == 0
 
 
-# -- storage that fails ----------------------------------------------------------------------------
-
-
 async def test_who_waits_while_the_storage_fails_is_told_so_and_can_resume(desk: Desk) -> None:
     await desk.submit(*FAN)
     waiting = asyncio.create_task(desk.refused(desk.output()))
@@ -494,9 +479,6 @@ async def test_a_submission_that_cannot_be_stored_can_be_sent_again(desk: Desk) 
     assert +desk.notes.hosted == {}
     desk.stage.store.plan = lambda number: None
     assert await desk.submit((), nonce="two") == "created"
-
-
-# -- memory ----------------------------------------------------------------------------------------
 
 
 async def test_ended_workflows_are_remembered_up_to_a_limit(

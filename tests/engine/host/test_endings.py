@@ -50,9 +50,6 @@ async def ending(host: WorkflowHost) -> MilepostError | None:
     return host.stopped
 
 
-# -- by itself -------------------------------------------------------------------------------------
-
-
 async def test_a_host_whose_workflow_succeeded_ends_and_lets_go(stage: Stage) -> None:
     host = await stage.create(())
     waiting = asyncio.create_task(ending(host))
@@ -124,9 +121,6 @@ async def test_a_host_that_takes_over_a_finished_graph_only_says_so(
     assert stage.workers.desks == []
     assert stage.ends == [host]
     assert stage.stored().status is Status.SUCCESSFUL
-
-
-# -- fenced ----------------------------------------------------------------------------------------
 
 
 async def test_a_fenced_host_tells_nobody_anything(stage: Stage) -> None:
@@ -219,9 +213,6 @@ async def test_two_hosts_of_one_workflow_end_with_one_result(stage: Stage) -> No
     assert stage.ends == [old, new]
 
 
-# -- storage that fails ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fault", ["before", "after", "torn"])
 async def test_a_failing_flush_stops_the_host_and_another_goes_on(
     stage: Stage, fault: Fault
@@ -294,9 +285,6 @@ async def test_results_that_come_after_the_storage_failed_change_nothing(stage: 
     assert stage.ends == [host]
 
 
-# -- defects ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyError("x"), AssertionError()])
 async def test_a_defect_in_the_workers_stops_the_host_rather_than_hanging_it(
     stage: Stage, error: Exception, caplog: pytest.LogCaptureFixture
@@ -361,9 +349,6 @@ async def test_another_host_goes_on_after_a_defect(
     await stage.settle()
     assert stage.told(host) is Status.SUCCESSFUL
     assert caplog.records
-
-
-# -- after a failure -------------------------------------------------------------------------------
 
 
 async def test_after_a_failure_siblings_run_to_their_end_and_count(stage: Stage) -> None:

@@ -33,9 +33,6 @@ async def send_together(stage: Stage, host: WorkflowHost) -> Desk:
 WIDE = ((), (), (), (), (0, 1, 2, 3))
 
 
-# -- one task --------------------------------------------------------------------------------------
-
-
 async def test_a_task_whose_worker_died_runs_again_in_another_slice(stage: Stage) -> None:
     host = await stage.create(())
     stage.workers.find(0).dies("node lost")
@@ -108,9 +105,6 @@ async def test_a_worker_that_stops_without_a_last_report_counts_as_dead(stage: S
 
 def host_story(stage: Stage) -> str:
     return " ".join(event.error.message for event in failures(stage))
-
-
-# -- several tasks ---------------------------------------------------------------------------------
 
 
 async def test_of_several_tasks_on_a_lost_worker_none_is_blamed(stage: Stage) -> None:
@@ -186,9 +180,6 @@ async def test_a_slow_task_does_not_hold_back_what_its_companions_make_ready(sta
     desk.returns(1, last=False)
     await stage.settle()
     assert stage.workers.sent[-1] == (3,)
-
-
-# -- things said twice or late ---------------------------------------------------------------------
 
 
 async def test_a_result_reported_twice_is_committed_once(stage: Stage) -> None:

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from milepost.engine.host import WorkflowHost
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.outputs import SealedOutput, describe_failure
+from milepost.engine.stored import StoredReader
 from milepost.engine.submissions import find_differences, make_creation, read_nonce
 from milepost.engine.workers import RayWorkers, count_cpus
 from milepost.errors import (
@@ -36,12 +37,13 @@ from milepost.journal import (
     JournalWriter,
     WorkflowSummary,
     delete_workflow,
-    list_summaries,
+    load_settled,
     open_store,
     put_blob,
     read_status,
 )
-from milepost.journal.states import load_state, own_state
+from milepost.journal.states import own_state, settle_end
+from milepost.journal.summary import ENDED
 from milepost.replay.payload import Payload
 from milepost.replay.state import FINAL, State, Status
 
@@ -70,6 +72,7 @@ class Dispatcher:
         self._hosts: dict[str, WorkflowHost] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._recent: OrderedDict[str, State] = OrderedDict()
+        self._stored = StoredReader(self._store, self._in_thread, self._settle)
 
     def _lock(self, workflow_id: str) -> asyncio.Lock:
         """Returns the lock under which a workflow changes hands; it lives while it is in use."""
@@ -91,7 +94,7 @@ class Dispatcher:
             stored = await self._find_stored(submission.workflow_id)
             if stored is None:
                 return await self._create(submission)
-            state = await self._in_thread(load_state, self._store, submission.workflow_id)
+            state, _ = await self._in_thread(load_settled, self._store, submission.workflow_id)
             again = read_nonce(state) == submission.nonce
             outcome = await self._go_on(submission.workflow_id, "run" if not again else "resume")
             if again:
@@ -147,6 +150,9 @@ class Dispatcher:
         stored = await self._find_stored(workflow_id)
         if stored is None:
             raise WorkflowNotResumableError(workflow_id, f"it is not in {self._store.uri}")
+        if stored.status in FINAL and not stored.settled:
+            await self._take_over(workflow_id, operation)
+            return await self._go_on(workflow_id, operation)
         if stored.status is Status.CANCELED:
             raise WorkflowNotResumableError(workflow_id, "it was canceled")
         if stored.status is Status.SUCCESSFUL:
@@ -155,15 +161,30 @@ class Dispatcher:
         return "resumed"
 
     async def _take_over(self, workflow_id: str, reason: str) -> None:
+        """Goes on with a workflow, unless it has ended in a way that nothing can follow."""
         self._recent.pop(workflow_id, None)
         state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
-        if state.status in FINAL or not state.next_seq:
+        if not state.next_seq:
             self._threads.submit(writer.close)
-            if not state.next_seq:
-                raise WorkflowNotResumableError(workflow_id, "it was deleted a moment ago")
+            raise WorkflowNotResumableError(workflow_id, "it was deleted a moment ago")
+        if state.status in FINAL:
+            await self._in_thread(settle_end, state, writer, self._owner, reason, _now_us())
             return
         host = self._make_host(state, writer)
         await self._start(workflow_id, host, host.take_over(self._owner, reason))
+
+    async def _settle(self, workflow_id: str) -> None:
+        """Makes the end of a workflow certain; goes on with it if it turns out to have none."""
+        async with self._lock(workflow_id):
+            if workflow_id in self._hosts:
+                return
+            reason = "its end was made certain"
+            state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
+            if state.status in ENDED or not state.next_seq:
+                await self._in_thread(settle_end, state, writer, self._owner, reason, _now_us())
+                return
+            host = self._make_host(state, writer)
+            await self._start(workflow_id, host, host.take_over(self._owner, reason))
 
     async def delete(self, workflow_id: str) -> None:
         """Deletes a workflow with everything stored of it.
@@ -252,6 +273,7 @@ class Dispatcher:
         Raises:
             WorkflowNotFoundError: If there is none of this id.
             CorruptJournalError: If its journal is damaged.
+            LostOwnershipError: If others claim it again and again.
             StorageUnavailableError: If the storage fails.
         """
         host = self._hosts.get(workflow_id)
@@ -259,7 +281,7 @@ class Dispatcher:
             await host.sync()
         if host is not None and host.announced is not None:
             return host.announced.value
-        stored = await self._in_thread(read_status, self._store, workflow_id)
+        stored = await self._stored.summary(workflow_id)
         return see_from_outside(stored.status).value
 
     async def stored_statuses(self) -> dict[str, str]:
@@ -267,7 +289,7 @@ class Dispatcher:
 
         One that cannot be read is RESUMABLE: a resume tells why it is not.
         """
-        stored = await self._in_thread(list_summaries, self._store)
+        stored = await self._stored.summaries()
         return {each.workflow_id: see_from_outside(each.status).value for each in stored}
 
     async def output(self, workflow_id: str, task_id: str | None = None) -> SealedOutput:
@@ -291,18 +313,18 @@ class Dispatcher:
         if host is not None:
             state, payload = host.state, await self._await_output(host, task_id)
         else:
-            state = await self._recall(workflow_id)
+            state, certain = await self._recall(workflow_id)
+            if not certain:  # it runs or did, and somebody is taking it over
+                raise OutputNotAvailableError(workflow_id, Status.RESUMABLE.value, task_id)
             payload = self._pick_output(state, task_id)
         return SealedOutput(self._storage, workflow_id, state.incarnation, payload)
 
     async def _is_orphan_unless_recent(self, workflow_id: str) -> bool:
         return workflow_id not in self._recent and await self._is_orphan(workflow_id)
 
-    async def _recall(self, workflow_id: str) -> State:
+    async def _recall(self, workflow_id: str) -> tuple[State, bool]:
         state = self._recent.get(workflow_id)
-        if state is None:
-            state = await self._in_thread(load_state, self._store, workflow_id)
-        return state
+        return (state, True) if state is not None else await self._stored.state(workflow_id)
 
     async def _await_output(self, host: WorkflowHost, task_id: str | None) -> Payload:
         while True:

@@ -11,7 +11,7 @@ An event is opaque bytes here. Nothing in this package imports Ray or unpickles 
 call blocks: an event loop calls it from a thread.
 """
 
-from milepost.journal.backward import read_backward
+from milepost.journal.backward import BackwardWalk, read_backward
 from milepost.journal.blob import get_blob, map_blob, put_blob
 from milepost.journal.catalog import list_summaries, list_workflows
 from milepost.journal.compaction import Compactor
@@ -26,12 +26,13 @@ from milepost.journal.ownership import take_ownership
 from milepost.journal.reader import read_journal
 from milepost.journal.remote import RemoteStore
 from milepost.journal.root import read_store_id
-from milepost.journal.states import load_state
+from milepost.journal.states import load_settled, load_state
 from milepost.journal.store import ObjectNotFoundError, Store, StoredObject
 from milepost.journal.summary import WorkflowSummary, read_status, summarize
 from milepost.journal.writer import JournalWriter
 
 __all__ = [
+    "BackwardWalk",
     "Compactor",
     "Frame",
     "JournalWriter",
@@ -49,6 +50,7 @@ __all__ = [
     "get_blob",
     "list_summaries",
     "list_workflows",
+    "load_settled",
     "load_state",
     "map_blob",
     "open_store",

@@ -8,60 +8,86 @@ from milepost.errors import CorruptJournalError, WorkflowNotFoundError
 from milepost.journal.compacted import read_blocks_backward, unpack_frames
 from milepost.journal.frame import Frame
 from milepost.journal.lineage import Link, Piece, list_journal, trace_lineage
-from milepost.journal.reader import again_while_pieces_vanish, journal_changed, read_piece
+from milepost.journal.reader import (
+    again_while_pieces_vanish,
+    journal_changed,
+    piece_epoch,
+    read_piece,
+)
 from milepost.journal.store import Store
 
 
 def read_backward(store: Store, workflow_id: str) -> Iterator[list[Frame]]:
     """Read a workflow's journal without owning it, the newest frames first.
 
-    Errors come while iterating, not from the call. Stop iterating when enough was read: what comes
-    before is then not even listed.
-
     Args:
         store: Where the workflow is.
         workflow_id: The workflow.
 
-    Yields:
-        Verified frames in the order of the journal, at least one; then those just before them, and
-        so on to the first event.
-
-    Raises:
-        InvalidWorkflowIdError: If the id cannot be encoded.
-        WorkflowNotFoundError: If nothing was ever written, or all of it was deleted.
-        CorruptJournalError: If anything that was read is damaged or missing.
-        UnsupportedFormatError: If a newer Milepost wrote the journal.
-        StorageUnavailableError: If the storage fails, or the journal changed meanwhile.
+    Returns:
+        What iterating a :class:`BackwardWalk` gives; errors come while iterating.
     """
-    reading = _BackwardReading(store, workflow_id)
-    for _ in range(2):  # as in read_journal
-        yield from again_while_pieces_vanish(reading.read)
-        if reading.started:
-            return
-    raise WorkflowNotFoundError(workflow_id, store.uri)
+    return iter(BackwardWalk(store, workflow_id))
 
 
-class _BackwardReading:
-    """Remembers where it was, so that it can go on after a new listing."""
+class BackwardWalk:
+    """One reading of a journal without owning it, the newest frames first.
 
-    def __init__(self, store: Store, workflow_id: str) -> None:
-        self.started = False
+    Stop iterating when enough was read: what comes before is then not even listed.
+
+    Attributes:
+        end_epoch: The epoch of the owner that the newest end belongs to; 0 before anything is read.
+    """
+
+    def __init__(self, store: Store, workflow_id: str, *, settle: bool = False) -> None:
+        """Prepare to read.
+
+        Args:
+            store: Where the workflow is.
+            workflow_id: The workflow.
+            settle: Read only what survives a power cut, as somebody must who tells it to others.
+        """
+        self.end_epoch = 0
         self._store = store
         self._workflow_id = workflow_id
+        self._settle = settle
+        self._started = False
         self._first_seq = 0
         self._before = b""
 
-    def read(self) -> Iterator[list[Frame]]:
+    def __iter__(self) -> Iterator[list[Frame]]:
+        """Read the journal from its end.
+
+        Yields:
+            Verified frames in the order of the journal, at least one; then those just before them,
+            and so on to the first event.
+
+        Raises:
+            InvalidWorkflowIdError: If the id cannot be encoded.
+            WorkflowNotFoundError: If nothing was ever written, or all of it was deleted.
+            CorruptJournalError: If anything that was read is damaged or missing.
+            UnsupportedFormatError: If a newer Milepost wrote the journal.
+            StorageUnavailableError: If the storage fails, or the journal changed meanwhile.
+        """
+        for _ in range(2):  # as in read_journal
+            yield from again_while_pieces_vanish(self._read)
+            if self._started:
+                return
+        raise WorkflowNotFoundError(self._workflow_id, self._store.uri)
+
+    def _read(self) -> Iterator[list[Frame]]:
         listing = list_journal(self._store, self._workflow_id)
-        for piece in trace_lineage(self._store, listing):
-            for before, frames in _read_backward(self._store, piece):
-                if self.started:
+        for number, piece in enumerate(trace_lineage(self._store, listing)):
+            if number == 0:
+                self.end_epoch = piece_epoch(piece)
+            for before, frames in _read_backward(self._store, piece, self._settle):
+                if self._started:
                     frames = self._cut(frames)
                 if frames:
-                    self.started = True
+                    self._started = True
                     self._first_seq, self._before = frames[0].first_seq, before
                     yield frames
-        if self.started and self._first_seq:
+        if self._started and self._first_seq:
             raise journal_changed(self._workflow_id)
 
     def _cut(self, frames: list[Frame]) -> list[Frame]:
@@ -72,11 +98,13 @@ class _BackwardReading:
         return left
 
 
-def _read_backward(store: Store, piece: Piece) -> Iterator[tuple[bytes, list[Frame]]]:
+def _read_backward(store: Store, piece: Piece, settle: bool) -> Iterator[tuple[bytes, list[Frame]]]:
     """Give groups of frames, newest first, each with the chain before it."""
     if isinstance(piece, Link):
-        yield piece.head.chain, list(read_piece(store, piece))
+        yield piece.head.chain, list(read_piece(store, piece, settle=settle))
         return
+    if settle:
+        store.settle(piece.key)
     due = piece.name.next_seq
     for block in read_blocks_backward(store, piece.name, piece.key):
         frames = list(unpack_frames(block, piece.key))

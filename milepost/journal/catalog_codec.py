@@ -21,7 +21,7 @@ CATALOG_KEY = "catalog/workflows"
 
 MAGIC = b"\x89MPCAT\r\n"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The version that is written, and the only one that is read: others are rebuilt."""
 
 RAW_BYTES_MAX = 512 * 2**20
@@ -33,7 +33,7 @@ _HEAD = struct.Struct("<8sHHI")
 _STORED = (Status.RUNNING, Status.PENDING, Status.SUCCESSFUL, Status.FAILED, Status.CANCELED)
 _BY_NAME = {status.value: status for status in _STORED}
 _NOTHING_TYPES = [str, bytes]
-_ROW_TYPES = [str, bytes, str, str, int, int, int, int]
+_ROW_TYPES = [str, bytes, str, str, int, int, int, int, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ def _pack_row(workflow_id: str, entry: Entry) -> list[object]:
     if each is None:
         return [workflow_id, entry.fingerprint]
     times = [each.created_us, each.started_us, each.ended_us]
-    return [workflow_id, entry.fingerprint, each.status.value, each.owner, each.epoch, *times]
+    ownership = [each.owner, each.epoch]
+    return [workflow_id, entry.fingerprint, each.status.value, *ownership, *times, each.settled]
 
 
 def unpack_catalog(content: bytes) -> Entries:
@@ -112,7 +113,8 @@ def _unpack_row(row: list[Any]) -> Entry:
         raise ValueError(f"an entry of types {types}")
     if len(row) == len(_NOTHING_TYPES):
         return Entry(row[1], None)
-    workflow_id, fingerprint, status, owner, epoch, created_us, started_us, ended_us = row
+    workflow_id, fingerprint, status, owner, epoch, *times, settled = row
+    created_us, started_us, ended_us = times
     return Entry(
         fingerprint,
         WorkflowSummary(
@@ -123,5 +125,6 @@ def _unpack_row(row: list[Any]) -> Entry:
             created_us=created_us,
             started_us=started_us,
             ended_us=ended_us,
+            settled=settled,
         ),
     )

@@ -76,6 +76,28 @@ def highest_epoch(store: Store, workflow_id: str) -> int:
     return max((claim.epoch for claim in list_claims(store, workflow_id, 0)), default=0)
 
 
+def is_settled(store: Store, workflow_id: str, end_epoch: int) -> bool:
+    """Tell whether what was read of a journal **before** this call will stay in it.
+
+    Without a later claim it will: whoever claims from now on reads after the claim, and so finds
+    it. With one, its owner may have read before the newest events came, and go on without them.
+
+    Args:
+        store: Where the workflow is.
+        workflow_id: The workflow.
+        end_epoch: The epoch of the owner whose segment the journal ended with.
+
+    Returns:
+        Whether nobody has claimed a later epoch.
+
+    Raises:
+        InvalidWorkflowIdError: If the id cannot be encoded.
+        StorageUnavailableError: If the storage fails.
+    """
+    claims = list_claims(store, workflow_id, end_epoch)
+    return max((claim.epoch for claim in claims), default=0) <= end_epoch
+
+
 def require_ownership(store: Store, workflow_id: str, claim: ClaimName) -> None:
     """Make sure that nobody has claimed a later epoch so far.
 

@@ -2,7 +2,8 @@
 
 Nothing is ever handed out that was not verified: CRCs, chain, dense numbers, links to the parents.
 Nothing is changed, and no stored code runs. A reader that does not own the workflow may see
-events at the very end that were never acknowledged; a later owner may keep or lose them.
+events at the very end that were never acknowledged; a later owner may keep or lose them. Whoever
+tells others what was read asks :func:`milepost.journal.claim.is_settled` first.
 
 Segments are read, not mapped: an I/O error under a mapped file kills the process.
 """
@@ -47,6 +48,7 @@ class Tip:
         parent: What the next segment says about the newest end; None if there is none.
         incarnation: The epoch of the first frame; 0 if there is none.
         epoch: The highest epoch of anything in the journal's folders.
+        end_epoch: The epoch of the owner that the newest end belongs to; 0 if there is none.
         keys: Where the journal was read from.
         segment_count: How many segments these are.
         segment_bytes: How long they are together.
@@ -59,6 +61,7 @@ class Tip:
     parent: Parent | None = None
     incarnation: int = 0
     epoch: int = 0
+    end_epoch: int = 0
     keys: frozenset[str] = field(default_factory=frozenset)
     segment_count: int = 0
     segment_bytes: int = 0
@@ -129,6 +132,7 @@ class JournalWalk:
             parent=_as_parent(lineage[-1], end, self._chain) if lineage else None,
             incarnation=self._incarnation,
             epoch=listing.epoch,
+            end_epoch=piece_epoch(lineage[-1]) if lineage else 0,
             keys=frozenset(piece.key for piece in lineage),
             segment_count=sum(isinstance(piece, Link) for piece in lineage),
             segment_bytes=segment_bytes,
@@ -151,6 +155,18 @@ class JournalWalk:
 
     def _deleted(self) -> WorkflowNotFoundError:
         return WorkflowNotFoundError(self._workflow_id, self._store.uri)
+
+
+def piece_epoch(piece: Piece) -> int:
+    """Tell whose part of a lineage this is.
+
+    Args:
+        piece: The part.
+
+    Returns:
+        The epoch of its owner; of a compacted object, that of the last owner in it.
+    """
+    return piece.head.name.epoch if isinstance(piece, Link) else piece.name.epoch
 
 
 def again_while_pieces_vanish(read: Callable[[], Iterator[Read]]) -> Iterator[Read]:

@@ -6,13 +6,24 @@ it refuses into a damaged place in a file.
 
 from __future__ import annotations
 
-from milepost.errors import CorruptJournalError, IllegalEventError
+from contextlib import suppress
+
+from milepost.errors import (
+    CorruptJournalError,
+    IllegalEventError,
+    MilepostError,
+    StorageUnavailableError,
+    WorkflowNotFoundError,
+)
+from milepost.journal.claim import is_settled
+from milepost.journal.compaction import Compactor
 from milepost.journal.frame import Frame
 from milepost.journal.ownership import take_ownership
-from milepost.journal.reader import read_journal
+from milepost.journal.reader import JournalWalk, read_journal
 from milepost.journal.store import Store
 from milepost.journal.writer import JournalWriter
-from milepost.replay.codec import EventFormatError, decode_all
+from milepost.replay.codec import EventFormatError, decode_all, encode
+from milepost.replay.events import OwnershipTaken
 from milepost.replay.fold import apply
 from milepost.replay.state import State
 
@@ -32,6 +43,29 @@ def load_state(store: Store, workflow_id: str) -> State:
     return state
 
 
+def load_settled(store: Store, workflow_id: str) -> tuple[State, bool]:
+    """Folds a whole journal without owning it, for somebody who tells others what it says.
+
+    Returns:
+        The state, and whether all of it is certain: durable, and known to every owner to come. If
+        not, somebody has claimed the workflow and not written yet.
+
+    Raises:
+        WorkflowNotFoundError: If there is none.
+        CorruptJournalError: If it is damaged, or says something that cannot be.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+        StorageUnavailableError: If it cannot be read now.
+    """
+    for _ in range(2):  # as in read_journal
+        state, walk = State(), JournalWalk(store, workflow_id, settle=True)
+        for frame in walk:
+            _fold_frame(state, frame)
+        if state.next_seq:
+            assert walk.tip is not None, workflow_id
+            return state, is_settled(store, workflow_id, walk.tip.end_epoch)
+    raise WorkflowNotFoundError(workflow_id, store.uri)
+
+
 def own_state(store: Store, workflow_id: str, owner: str) -> tuple[State, JournalWriter]:
     """Takes the workflow over and folds its journal, which may be empty.
 
@@ -47,6 +81,34 @@ def own_state(store: Store, workflow_id: str, owner: str) -> tuple[State, Journa
     )
     state.incarnation = writer.incarnation
     return state, writer
+
+
+def settle_end(state: State, writer: JournalWriter, owner: str, reason: str, at_us: int) -> None:
+    """Writes no more than the ownership of an ended workflow, and lets go of it again.
+
+    Once this is acknowledged, every owner to come knows the end that ``state`` holds.
+
+    Args:
+        state: What :func:`own_state` gave; without a journal there is nothing to make certain.
+        writer: Likewise.
+        owner: Who owns it for this moment.
+        reason: Why, for people.
+        at_us: The time, microseconds since 1970.
+
+    Raises:
+        LostOwnershipError: If somebody else takes it over at the same time.
+        StorageUnavailableError: If the storage fails.
+    """
+    try:
+        if state.next_seq:
+            taken = OwnershipTaken(epoch=writer.epoch, owner=owner, reason=reason, at_us=at_us)
+            apply(state, taken)
+            writer.flush([encode(taken)])
+            with suppress(MilepostError):  # a journal that stays long is no harm
+                Compactor(writer).run(last=True)
+    finally:
+        with suppress(StorageUnavailableError):  # all that was flushed is durable
+            writer.close()
 
 
 def _fold_frame(state: State, frame: Frame) -> None:

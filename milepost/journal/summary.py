@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from milepost.errors import CorruptJournalError
-from milepost.journal.backward import read_backward
+from milepost.journal.backward import BackwardWalk
+from milepost.journal.claim import is_settled
 from milepost.journal.frame import Frame
 from milepost.journal.reader import read_journal
 from milepost.journal.store import Store
@@ -19,7 +20,8 @@ from milepost.replay.codec import EventFormatError, decode_all
 from milepost.replay.events import OwnershipTaken, StatusChanged, WorkflowCreated
 from milepost.replay.state import FINAL, Status
 
-_ENDED = FINAL | {Status.FAILED}
+ENDED = FINAL | {Status.FAILED}
+"""Statuses under which nothing runs unless somebody asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,8 @@ class WorkflowSummary:
         created_us: When it was created.
         started_us: When its present run started: a resume starts another.
         ended_us: When it ended or failed; 0 while it has not.
+        settled: Whether the rest is certain: durable, and known to every owner to come. If not,
+            somebody has claimed the workflow and not written yet, who may go on without its end.
         error: Why its journal cannot be read; empty if it can.
     """
 
@@ -44,6 +48,7 @@ class WorkflowSummary:
     created_us: int = 0
     started_us: int = 0
     ended_us: int = 0
+    settled: bool = True
     error: str = ""
 
 
@@ -89,14 +94,16 @@ def read_status(store: Store, workflow_id: str) -> WorkflowSummary:
 
 def _summarize(store: Store, workflow_id: str, *, creation: bool) -> WorkflowSummary:
     draft, file = _Draft(), ""
-    for frames in read_backward(store, workflow_id):
+    walk = BackwardWalk(store, workflow_id, settle=True)
+    for frames in walk:
         file = frames[-1].file
         draft.take_older(frames)
         if draft.has_status:
             break
     if creation and not draft.has_creation:
         draft.take_creation(read_journal(store, workflow_id))
-    return draft.finish(workflow_id, file)
+    settled = is_settled(store, workflow_id, walk.end_epoch)
+    return draft.finish(workflow_id, file, settled)
 
 
 class _Draft:
@@ -127,7 +134,7 @@ class _Draft:
             if isinstance(event, StatusChanged):
                 status = Status(event.status)
                 started_us = event.at_us if status is Status.RUNNING else started_us
-                ended_us = event.at_us if status in _ENDED else 0
+                ended_us = event.at_us if status in ENDED else 0
             elif isinstance(event, OwnershipTaken):
                 taken = event
             elif isinstance(event, WorkflowCreated):
@@ -144,7 +151,7 @@ class _Draft:
                 self._created_us = event.at_us
             return
 
-    def finish(self, workflow_id: str, file: str) -> WorkflowSummary:
+    def finish(self, workflow_id: str, file: str, settled: bool) -> WorkflowSummary:
         if self._status is None or self._taken is None:
             raise CorruptJournalError(file, 0, "the journal names no owner or no status")
         return WorkflowSummary(
@@ -155,6 +162,7 @@ class _Draft:
             created_us=self._created_us,
             started_us=self._started_us,
             ended_us=self._ended_us,
+            settled=settled,
         )
 
 

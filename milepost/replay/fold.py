@@ -2,7 +2,8 @@
 
 :func:`apply` takes one event further. It is total and deterministic, and it checks that the event
 is legal before it changes anything: no commit of a task that was not scheduled or has committed, no
-attempt that is not the next one, no epoch that does not rise, nothing after a final status.
+attempt that is not the next one, no epoch that does not rise, nothing after a final status but a
+new owner: who has to make sure of an end takes it over, and changes nothing else.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def apply(state: State, event: Event) -> None:
         IllegalEventError: If the event is not legal here; ``state`` is then unchanged.
     """
     try:
-        _require(state.status not in FINAL, "the workflow has ended", state.status)
+        ended = state.status in FINAL and not isinstance(event, OwnershipTaken)
+        _require(not ended, "the workflow has ended", state.status)
         created = isinstance(event, WorkflowCreated)
         _require(created == (state.next_seq == 0), "a journal starts with its only creation")
         _apply(state, event)

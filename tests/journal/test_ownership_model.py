@@ -7,9 +7,11 @@ length says the same.
 
 The model keeps what matters: claims with ties, segments with parents, the order of the steps. An
 owner lists the claims, puts its own, lists again, reads the newest segment, then writes and checks
-in turn. Checked in every state that can be reached: what was acknowledged stays in the history that
-the newest segment gives, in the order of acknowledgement, and no two owners proceed in one epoch.
-Variants with one step left out or moved must be caught, or the check would prove nothing.
+in turn. A reader reads the newest segment, lists the claims, and tells what it read only if none is
+of a later epoch. Checked in every state that can be reached: what was acknowledged or told stays in
+the history that the newest segment gives, acknowledged ones in the order of acknowledgement, and no
+two owners proceed in one epoch. Variants with one step left out or moved must be caught, or the
+check would prove nothing.
 """
 
 from __future__ import annotations
@@ -37,16 +39,33 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class Reader:
+    step: Literal["look", "check", "stopped"] = "look"
+    found: Key | None = None
+    highest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     owners: tuple[Owner, ...]
+    readers: tuple[Reader, ...] = ()
     claims: frozenset[tuple[int, int]] = frozenset()
     segments: frozenset[tuple[Key, Key | None]] = frozenset()
     acknowledged: tuple[Key, ...] = ()
+    told: frozenset[Key] = frozenset()
     proceeded: frozenset[tuple[int, int]] = frozenset()
 
 
 Variant: TypeAlias = Literal[
-    "right", "no check", "read first", "adopt lowest", "no relook", "ties proceed", "reuse epoch"
+    "right",
+    "no check",
+    "read first",
+    "adopt lowest",
+    "no relook",
+    "ties proceed",
+    "reuse epoch",
+    "reader tells at once",
+    "reader checks first",
 ]
 
 
@@ -54,6 +73,24 @@ def successors(world: World, flushes: int, variant: Variant) -> Iterator[World]:
     for number, owner in enumerate(world.owners):
         if owner.step != "stopped":
             yield step(world, number, owner, flushes, variant)
+    for number, reader in enumerate(world.readers):
+        if reader.step != "stopped":
+            yield read(world, number, reader, variant)
+
+
+def read(world: World, number: int, reader: Reader, variant: Variant) -> World:
+    highest = max((epoch for epoch, _ in world.claims), default=0)
+    told = world.told
+    if reader.step == "look":
+        reader = Reader("check", newest(world), highest)
+    else:
+        found = newest(world) if variant == "reader checks first" else reader.found
+        highest = reader.highest if variant == "reader checks first" else highest
+        if found and (highest <= found[0] or variant == "reader tells at once"):
+            told |= {found}
+        reader = Reader("stopped")
+    readers = (*world.readers[:number], reader, *world.readers[number + 1 :])
+    return replace(world, readers=readers, told=told)
 
 
 def with_owner(world: World, number: int, owner: Owner) -> World:
@@ -128,18 +165,22 @@ def history(world: World) -> list[Key]:
 
 
 def broken_promise(world: World) -> str | None:
-    told = set(world.acknowledged)
-    if [key for key in history(world) if key in told] != list(world.acknowledged):
+    acknowledged, happened = set(world.acknowledged), history(world)
+    if [key for key in happened if key in acknowledged] != list(world.acknowledged):
         return "an acknowledged segment is lost or out of order"
+    if not world.told <= set(happened):
+        return "what a reader told is lost"
     epochs = [epoch for epoch, _ in world.proceeded]
     if len(epochs) != len(set(epochs)):
         return "two owners proceed in one epoch"
     return None
 
 
-def explore(owners: int, flushes: int, variant: Variant) -> tuple[int, str | None]:
+def explore(
+    owners: int, flushes: int, variant: Variant, readers: int = 0
+) -> tuple[int, str | None]:
     """Visit every state breadth first; return how many, and the first broken promise."""
-    start = World(owners=(Owner(),) * owners)
+    start = World(owners=(Owner(),) * owners, readers=(Reader(),) * readers)
     seen = {start}
     waiting = deque([start])
     while waiting:
@@ -178,3 +219,14 @@ def test_the_check_catches_a_protocol_with_a_step_missing(
 ) -> None:
     _, broken = explore(owners, flushes, variant)
     assert broken is not None
+
+
+def test_what_a_reader_tells_is_known_to_every_later_owner() -> None:
+    states, broken = explore(2, 3, "right", readers=2)
+    assert broken is None
+    assert states > 10_000
+
+
+@pytest.mark.parametrize("variant", ["reader tells at once", "reader checks first"])
+def test_the_check_catches_a_reader_that_does_not_ask_after_reading(variant: Variant) -> None:
+    assert explore(2, 2, variant, readers=1)[1] == "what a reader told is lost"

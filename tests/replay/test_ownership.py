@@ -77,6 +77,18 @@ def test_a_workflow_that_has_ended_cannot_be_taken(build: Build, story: Story, s
         story.when(build.gained(2))
 
 
+@pytest.mark.parametrize("status", ["SUCCESSFUL", "CANCELED"])
+def test_an_end_that_is_made_certain_stays_what_it_was(
+    build: Build, story: Story, status: str
+) -> None:
+    story.given(*build.started(build.single()), build.scheduled(0, 0))
+    story.given(build.committed(0, 0), build.status(status))
+    ended_us, result = story.state.ended_us, story.state.result
+    story.given(build.taken(7))
+    assert (story.state.status, story.state.epoch) == (Status(status), 7)
+    assert (story.state.ended_us, story.state.result) == (ended_us, result)
+
+
 def test_an_owner_gives_failed_tasks_a_fresh_start(build: Build, story: Story) -> None:
     story.given(*build.started(build.fan(2)), build.scheduled(0, 0))
     story.given(build.failed(0, 0, final=True))

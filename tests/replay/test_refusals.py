@@ -69,9 +69,13 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda build: (done(build, "SUCCESSFUL"), build.noted()),
         "the workflow has ended .*SUCCESSFUL",
     ),
-    "nobody takes what was canceled": (
-        lambda build: (done(build, "CANCELED"), build.taken(9)),
+    "nothing happens after cancellation": (
+        lambda build: (done(build, "CANCELED"), build.status("RUNNING")),
         "the workflow has ended .*CANCELED",
+    ),
+    "an owner of what has ended changes nothing in it": (
+        lambda build: ([*done(build, "SUCCESSFUL"), build.taken(9)], build.status("RUNNING")),
+        "the workflow has ended .*SUCCESSFUL",
     ),
     "a journal starts with its creation": (
         lambda build: ([], build.taken()),

@@ -17,16 +17,19 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from milepost.engine.healing import PATIENCE_S, Healer
 from milepost.engine.host import WorkflowHost
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.outputs import SealedOutput, describe_failure
 from milepost.engine.stored import StoredReader
 from milepost.engine.submissions import find_differences, make_creation, read_nonce
-from milepost.engine.workers import RayWorkers, count_cpus
+from milepost.engine.workers import RayWorkers, count_cpus, was_restarted
 from milepost.errors import (
     LostOwnershipError,
     MilepostError,
     OutputNotAvailableError,
+    StorageUnavailableError,
+    StorageUriError,
     TaskNotFoundError,
     WorkflowActiveError,
     WorkflowCancellationError,
@@ -35,6 +38,7 @@ from milepost.errors import (
 )
 from milepost.journal import (
     JournalWriter,
+    Store,
     WorkflowSummary,
     delete_workflow,
     load_settled,
@@ -58,12 +62,16 @@ RECENT_TASKS_MAX = 200_000
 """So many ended workflows, of so many tasks together, are kept for callers yet to come."""
 
 
+STORE_PAUSE_S = 2.0
+"""Between looks for the storage by a dispatcher that was restarted while it is away."""
+
+
 class Dispatcher:
     """One of the pool; see the module."""
 
     def __init__(self, storage: str, cluster_id: str, index: int, manager: Any) -> None:
         self._storage = storage
-        self._store = open_store(storage, create=False)
+        self._store = _open_patiently(storage)
         self._owner = f"{cluster_id}/{index}"
         self._index = index
         self._manager = manager
@@ -73,6 +81,7 @@ class Dispatcher:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._recent: OrderedDict[str, State] = OrderedDict()
         self._stored = StoredReader(self._store, self._in_thread, self._settle)
+        self._healer = Healer(self._go_on_if_orphan, self._note_healed)
 
     def _lock(self, workflow_id: str) -> asyncio.Lock:
         """Returns the lock under which a workflow changes hands; it lives while it is in use."""
@@ -207,13 +216,17 @@ class Dispatcher:
 
     async def adopt(self, workflow_ids: Sequence[str]) -> None:
         """Goes on with workflows that this dispatcher owned before it was restarted."""
-        for workflow_id in workflow_ids:
-            try:
-                async with self._lock(workflow_id):
-                    if workflow_id not in self._hosts and await self._is_orphan(workflow_id):
-                        await self._take_over(workflow_id, "dispatcher restarted")
-            except MilepostError as error:
-                _log.error("workflow %s cannot go on: %s", workflow_id, error)
+        self._healer.begin(workflow_ids, pause_s=0)
+        await asyncio.gather(*map(self._healer.wait, workflow_ids))
+
+    async def _go_on_if_orphan(self, workflow_id: str) -> None:
+        async with self._lock(workflow_id):
+            if workflow_id not in self._hosts and await self._is_orphan(workflow_id):
+                await self._take_over(workflow_id, "its dispatcher or storage failed")
+
+    def _note_healed(self, workflow_id: str) -> None:
+        if workflow_id not in self._hosts:
+            self._manager.note_ended.remote(self._index, workflow_id)
 
     async def _is_orphan(self, workflow_id: str) -> bool:
         """Tells whether the stored workflow was ours and has not ended."""
@@ -242,7 +255,10 @@ class Dispatcher:
             _log.error("workflow %s stopped: %s", workflow_id, host.stopped)
         elif host.state.status in FINAL:  # a failed one may go on anywhere
             self._keep_recent(host.state)
-        self._manager.note_ended.remote(self._index, workflow_id)
+        if isinstance(host.stopped, StorageUnavailableError) and host.announced is not None:
+            self._healer.begin([workflow_id])
+        else:  # also if its start failed: who asked for it was told so
+            self._manager.note_ended.remote(self._index, workflow_id)
 
     def _keep_recent(self, state: State) -> None:
         self._recent[state.workflow_id] = state
@@ -303,8 +319,16 @@ class Dispatcher:
             OutputNotAvailableError: If nobody in this cluster is working on it.
             LostOwnershipError: If another cluster took the workflow over.
             CorruptJournalError: If its journal is damaged.
-            StorageUnavailableError: If the storage fails.
+            StorageUnavailableError: If the storage fails for longer than a minute.
         """
+        while True:
+            try:
+                return await self._output(workflow_id, task_id)
+            except StorageUnavailableError:
+                if not await self._healer.wait(workflow_id, PATIENCE_S):
+                    raise
+
+    async def _output(self, workflow_id: str, task_id: str | None) -> SealedOutput:
         async with self._lock(workflow_id):
             host = self._hosts.get(workflow_id)
             if host is None and await self._is_orphan_unless_recent(workflow_id):
@@ -357,6 +381,18 @@ class Dispatcher:
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)
+
+
+def _open_patiently(storage: str) -> Store:
+    """Opens the store; a dispatcher that was restarted has a store that is only away."""
+    while True:
+        try:
+            return open_store(storage, create=False)
+        except (StorageUnavailableError, StorageUriError) as error:
+            if not was_restarted():
+                raise
+            _log.warning("the dispatcher waits for its storage: %s", error)
+            time.sleep(STORE_PAUSE_S)
 
 
 def see_from_outside(status: Status) -> Status:

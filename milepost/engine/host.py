@@ -42,6 +42,12 @@ LAZY_FLUSH_S = 0.05
 """How long a record of scheduling alone may wait for company before it is written."""
 
 
+BACKLOG_EVENTS_MAX = 5_000
+BACKLOG_BYTES_MAX = 32 * 2**20
+"""Of events and results that wait for a flush: beyond, no new slice starts. A storage slower than
+the workers holds the workers back; their results do not pile up in memory."""
+
+
 class SliceLostError(Exception):
     """The worker of a slice died or never came to be."""
 
@@ -99,6 +105,8 @@ class WorkflowHost:
         self._queued: list[Event] = []
         self._deferred: list[tuple[int, Effect]] = []
         self._durable_seq = state.next_seq
+        self._backlog_bytes = 0
+        self._held_back = False
         self._wake = asyncio.Event()
         self._lazy_wake: asyncio.TimerHandle | None = None
         self._running: dict[int, asyncio.Task[None]] = {}
@@ -192,6 +200,10 @@ class WorkflowHost:
         self._act(decide(self.state, happened))
 
     def _feed_work(self) -> None:
+        events, size = len(self._queued), self._backlog_bytes
+        self._held_back = events > BACKLOG_EVENTS_MAX or (events > 0 and size > BACKLOG_BYTES_MAX)
+        if self._held_back:
+            return
         self._feed(
             WorkWanted(
                 slices_max=self._workers.slices_max,
@@ -236,6 +248,7 @@ class WorkflowHost:
 
     async def _flush(self) -> None:
         events, self._queued = self._queued, []
+        self._backlog_bytes = 0
         if events:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._threads, self._write, events)
@@ -243,6 +256,8 @@ class WorkflowHost:
         self._release()
         self._notify()
         self._compact_if_due()
+        if self._held_back:
+            self._feed_work()
 
     def _write(self, events: list[Event]) -> None:
         self._writer.flush([encode(event) for event in events])
@@ -309,6 +324,7 @@ class WorkflowHost:
 
     def _take_report(self, number: int, report: WorkerReport, objects: dict[int, Any]) -> None:
         self._costs.add(self.state, report)
+        self._backlog_bytes += sum(len(payload.data) for payload in report.payloads)
         self._feed(
             SliceReported(
                 slice=number,

@@ -39,6 +39,11 @@ def count_cpus() -> int:
     return int(resources().get("CPU", 1))
 
 
+def was_restarted() -> bool:
+    """Returns whether Ray restarted this actor, whose former process died."""
+    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+
 class RayWorkers:
     """Runs the slices of all workflows of one dispatcher."""
 

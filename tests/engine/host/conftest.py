@@ -17,6 +17,8 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import msgpack
 import pytest
 
+from front_desk import FrontDesk
+from milepost.engine import dispatcher
 from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
 from milepost.engine.messages import WorkerReport
 from milepost.errors import MilepostError, StorageUnavailableError, WorkflowNotFoundError
@@ -467,3 +469,18 @@ def stage(request: pytest.FixtureRequest, new_stage: Callable[..., Stage]) -> It
 def play_fixture() -> Callable[[Coroutine[Any, Any, T]], T]:
     """Returns :func:`play`, for tests that are not coroutines themselves."""
     return play
+
+
+@pytest.fixture
+def desk(
+    request: pytest.FixtureRequest,
+    new_stage: Callable[..., Stage],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[FrontDesk]:
+    stage = new_stage(appendable=getattr(request, "param", "appending") == "appending")
+    monkeypatch.setattr(dispatcher, "open_store", lambda storage, create: stage.store)
+    monkeypatch.setattr(dispatcher, "ThreadPoolExecutor", lambda *given, **named: stage.threads)
+    monkeypatch.setattr(dispatcher, "RayWorkers", lambda *given: stage.workers)
+    monkeypatch.setattr(dispatcher, "count_cpus", lambda: 2)
+    yield FrontDesk(stage)
+    stage.check()

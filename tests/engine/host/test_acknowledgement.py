@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from milepost.engine import host as host_module
 from milepost.engine.host import LAZY_FLUSH_S
 from milepost.replay.events import (
     OwnershipTaken,
@@ -235,6 +236,30 @@ async def test_all_that_is_reported_during_a_flush_becomes_one_flush(stage: Stag
         for frame in frames
     ]
     assert commits == [1, 49]
+
+
+@pytest.mark.parametrize("limit", ["BACKLOG_EVENTS_MAX", "BACKLOG_BYTES_MAX"])
+async def test_a_storage_slower_than_the_workers_holds_the_workers_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Results must not pile up in memory while a flush takes long."""
+    monkeypatch.setattr(host_module, limit, 10)
+    chain = tuple((at - 1,) if at else () for at in range(40))
+    host = await stage.create(*chain)
+    stage.threads.hold()
+    for task in range(40):
+        if not any(task in slice_.tasks for slice_ in stage.workers.desks):
+            break
+        stage.workers.find(task).returns()
+        await stage.settle()
+    sent = len(stage.workers.desks)
+    assert sent < 20
+    stage.threads.release()
+    await stage.settle()
+    for done in range(sent - 1, 40):
+        stage.workers.find(done).returns()
+        await stage.settle()
+    assert stage.told(host) is Status.SUCCESSFUL
 
 
 async def test_events_go_to_the_journal_in_the_order_they_happened(stage: Stage) -> None:

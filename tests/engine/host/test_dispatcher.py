@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgpack
 import pytest
 
+from front_desk import FrontDesk
 from milepost.engine import dispatcher
-from milepost.engine.dispatcher import Dispatcher
-from milepost.engine.messages import Submission
 from milepost.errors import (
     LostOwnershipError,
-    MilepostError,
     OutputNotAvailableError,
     StorageUnavailableError,
     TaskNotFoundError,
@@ -26,102 +21,16 @@ from milepost.errors import (
     WorkflowNotResumableError,
 )
 from milepost.journal import take_ownership
-from milepost.replay.events import WorkflowCreated
 from milepost.replay.payload import inline
-from milepost.replay.state import Status
 
 if TYPE_CHECKING:
-    from tests.engine.host.conftest import Stage
+    pass
 
 FAN = ((), (), (), (0, 1, 2))
 CLUSTER = "cluster"
 
 
-class Notes:
-    """Plays the manager: what it is told of starts and ends."""
-
-    def __init__(self) -> None:
-        self.hosted: Counter[str] = Counter()
-        self.note_started = _Call(lambda index, workflow_id: self._count(workflow_id, 1))
-        self.note_ended = _Call(lambda index, workflow_id: self._count(workflow_id, -1))
-
-    def _count(self, workflow_id: str, step: int) -> None:
-        self.hosted[workflow_id] += step
-
-
-class _Call:
-    def __init__(self, remote: Callable[[int, str], None]) -> None:
-        self.remote = remote
-
-
-class Desk:
-    """A dispatcher on a stage, and those who call it.
-
-    Attributes:
-        notes: What its manager knows.
-    """
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.notes = Notes()
-        self._dispatchers: list[Dispatcher] = []  # a former one still runs, like a paused process
-        self.restart()
-
-    def restart(self, cluster: str = CLUSTER) -> None:
-        """Puts a new dispatcher in the place of the old one, which knows nothing of it."""
-        self.dispatcher = Dispatcher("stage", cluster, 0, self.notes)
-        self._dispatchers.append(self.dispatcher)
-
-    async def submit(self, *inputs: Any, nonce: str = "n", workflow_id: str = "w") -> str:
-        created: WorkflowCreated = self.stage.creation(*inputs)
-        submission = Submission(
-            workflow_id=workflow_id,
-            nonce=nonce,
-            fragment=created.fragment,
-            blobs={},
-            metadata=created.metadata,
-            environment={},
-            durability="pipelined",
-            versions="",
-        )
-        verdict = await self.dispatcher.create(submission)
-        await self.stage.settle()
-        return verdict.outcome + " differs" * bool(verdict.differences)
-
-    async def output(self, task_id: str | None = None) -> Any:
-        return pickle.loads(pickle.dumps(await self.dispatcher.output("w", task_id)))
-
-    async def refused(self, call: Awaitable[Any]) -> MilepostError:
-        """Returns the error of a call that must raise one."""
-        try:
-            told = await call
-        except MilepostError as error:
-            return error
-        raise AssertionError(f"not refused: {told}")
-
-    async def finish(self, *tasks: int) -> None:
-        """Lets tasks return their number, one after the other."""
-        for task in tasks:
-            self.stage.workers.find(task).returns()
-            await self.stage.settle()
-
-
-@pytest.fixture
-def desk(
-    request: pytest.FixtureRequest,
-    new_stage: Callable[..., Stage],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Desk]:
-    stage = new_stage(appendable=getattr(request, "param", "appending") == "appending")
-    monkeypatch.setattr(dispatcher, "open_store", lambda storage, create: stage.store)
-    monkeypatch.setattr(dispatcher, "ThreadPoolExecutor", lambda *given, **named: stage.threads)
-    monkeypatch.setattr(dispatcher, "RayWorkers", lambda *given: stage.workers)
-    monkeypatch.setattr(dispatcher, "count_cpus", lambda: 2)
-    yield Desk(stage)
-    stage.check()
-
-
-async def test_a_submission_is_acknowledged_when_it_is_durable(desk: Desk) -> None:
+async def test_a_submission_is_acknowledged_when_it_is_durable(desk: FrontDesk) -> None:
     desk.stage.threads.hold()
     call = asyncio.create_task(desk.submit(()))
     for _ in range(4):  # looks for a stored one, takes ownership, stores blobs, and then flushes
@@ -134,7 +43,7 @@ async def test_a_submission_is_acknowledged_when_it_is_durable(desk: Desk) -> No
     assert desk.stage.stored().status == "RUNNING"
 
 
-async def test_a_result_is_told_when_it_is_durable(desk: Desk) -> None:
+async def test_a_result_is_told_when_it_is_durable(desk: FrontDesk) -> None:
     await desk.submit(())
     early = asyncio.create_task(desk.output())
     desk.stage.threads.hold()
@@ -151,7 +60,7 @@ async def test_a_result_is_told_when_it_is_durable(desk: Desk) -> None:
     assert await desk.dispatcher.status("w") == "SUCCESSFUL"
 
 
-async def test_a_result_of_one_task_is_told_when_it_is_durable(desk: Desk) -> None:
+async def test_a_result_of_one_task_is_told_when_it_is_durable(desk: FrontDesk) -> None:
     await desk.submit(*FAN)
     waiting = asyncio.create_task(desk.output("f_1"))
     desk.stage.threads.hold()
@@ -162,7 +71,7 @@ async def test_a_result_of_one_task_is_told_when_it_is_durable(desk: Desk) -> No
     assert await waiting == "one"
 
 
-async def test_a_failure_is_told_when_it_is_durable(desk: Desk) -> None:
+async def test_a_failure_is_told_when_it_is_durable(desk: FrontDesk) -> None:
     await desk.submit(())
     waiting = asyncio.create_task(desk.refused(desk.output()))
     desk.stage.threads.hold()
@@ -176,7 +85,7 @@ async def test_a_failure_is_told_when_it_is_durable(desk: Desk) -> None:
 
 
 async def test_a_status_asked_while_the_creation_is_being_flushed_waits_for_it(
-    desk: Desk,
+    desk: FrontDesk,
 ) -> None:
     desk.stage.threads.hold()
     call = asyncio.create_task(desk.submit(()))
@@ -192,7 +101,7 @@ async def test_a_status_asked_while_the_creation_is_being_flushed_waits_for_it(
     await call
 
 
-async def test_all_who_wait_for_a_result_get_it(desk: Desk) -> None:
+async def test_all_who_wait_for_a_result_get_it(desk: FrontDesk) -> None:
     await desk.submit(*FAN)
     waiting = [asyncio.create_task(desk.output()) for _ in range(20)]
     await desk.finish(0, 1, 2)
@@ -201,7 +110,7 @@ async def test_all_who_wait_for_a_result_get_it(desk: Desk) -> None:
     assert await desk.output() == "result"
 
 
-async def test_a_task_that_does_not_exist_yet_can_be_waited_for(desk: Desk) -> None:
+async def test_a_task_that_does_not_exist_yet_can_be_waited_for(desk: FrontDesk) -> None:
     await desk.submit((), (0,))
     waiting = asyncio.create_task(desk.output("f_2"))
     desk.stage.workers.find(0).continues(desk.stage.graph(()))
@@ -211,14 +120,14 @@ async def test_a_task_that_does_not_exist_yet_can_be_waited_for(desk: Desk) -> N
     assert await desk.output("f") == "of a continuation"
 
 
-async def test_who_waits_for_a_task_that_never_came_is_told_at_the_end(desk: Desk) -> None:
+async def test_who_waits_for_a_task_that_never_came_is_told_at_the_end(desk: FrontDesk) -> None:
     await desk.submit(())
     waiting = asyncio.create_task(desk.refused(desk.output("nobody")))
     await desk.finish(0)
     assert isinstance(await waiting, TaskNotFoundError)
 
 
-async def test_a_failed_workflow_still_gives_what_its_other_tasks_returned(desk: Desk) -> None:
+async def test_a_failed_workflow_still_gives_what_its_other_tasks_returned(desk: FrontDesk) -> None:
     await desk.submit(*FAN)
     late = asyncio.create_task(desk.output("f_2"))
     desk.stage.workers.find(0).raises()
@@ -232,14 +141,14 @@ async def test_a_failed_workflow_still_gives_what_its_other_tasks_returned(desk:
     assert isinstance(await desk.refused(desk.output("f")), WorkflowExecutionError)
 
 
-async def test_an_unknown_workflow_is_not_found_and_not_made(desk: Desk) -> None:
+async def test_an_unknown_workflow_is_not_found_and_not_made(desk: FrontDesk) -> None:
     assert isinstance(await desk.refused(desk.output()), WorkflowNotFoundError)
     assert isinstance(await desk.refused(desk.dispatcher.status("w")), WorkflowNotFoundError)
     assert isinstance(await desk.refused(desk.dispatcher.resume("w")), WorkflowNotResumableError)
     assert desk.stage.store.list("") == []
 
 
-async def test_a_message_that_ray_sends_twice_starts_one_workflow(desk: Desk) -> None:
+async def test_a_message_that_ray_sends_twice_starts_one_workflow(desk: FrontDesk) -> None:
     assert await desk.submit(*FAN, nonce="one") == "created"
     assert await desk.submit(*FAN, nonce="one") == "created"
     assert len(desk.stage.workers.desks) == 3
@@ -248,7 +157,9 @@ async def test_a_message_that_ray_sends_twice_starts_one_workflow(desk: Desk) ->
     assert await desk.output() == 3
 
 
-async def test_a_message_sent_again_to_a_restarted_dispatcher_goes_on_with_it(desk: Desk) -> None:
+async def test_a_message_sent_again_to_a_restarted_dispatcher_goes_on_with_it(
+    desk: FrontDesk,
+) -> None:
     await desk.submit(*FAN, nonce="one")
     await desk.finish(0)
     desk.restart()
@@ -257,14 +168,14 @@ async def test_a_message_sent_again_to_a_restarted_dispatcher_goes_on_with_it(de
     assert desk.stage.workers.sent == [(1,), (2,)]
 
 
-async def test_a_running_workflow_cannot_be_started_or_resumed(desk: Desk) -> None:
+async def test_a_running_workflow_cannot_be_started_or_resumed(desk: FrontDesk) -> None:
     await desk.submit(*FAN, nonce="one")
     assert isinstance(await desk.refused(desk.submit(*FAN, nonce="two")), WorkflowActiveError)
     assert isinstance(await desk.refused(desk.dispatcher.resume("w")), WorkflowActiveError)
     assert len(desk.stage.workers.desks) == 3
 
 
-async def test_of_two_that_start_a_workflow_at_once_one_wins(desk: Desk) -> None:
+async def test_of_two_that_start_a_workflow_at_once_one_wins(desk: FrontDesk) -> None:
     desk.stage.threads.delay_s = 0.005
     told = await asyncio.gather(
         desk.submit((), nonce="one"), desk.submit((), nonce="two"), return_exceptions=True
@@ -274,7 +185,7 @@ async def test_of_two_that_start_a_workflow_at_once_one_wins(desk: Desk) -> None
     assert desk.notes.hosted == {"w": 1}
 
 
-async def test_a_finished_workflow_is_not_run_again(desk: Desk) -> None:
+async def test_a_finished_workflow_is_not_run_again(desk: FrontDesk) -> None:
     await desk.submit(())
     await desk.finish(0)
     desk.stage.workers.desks.clear()
@@ -285,7 +196,7 @@ async def test_a_finished_workflow_is_not_run_again(desk: Desk) -> None:
     assert desk.stage.workers.desks == []
 
 
-async def test_a_failed_workflow_goes_on_where_it_failed(desk: Desk) -> None:
+async def test_a_failed_workflow_goes_on_where_it_failed(desk: FrontDesk) -> None:
     await desk.submit(*FAN)
     await desk.finish(1, 2)
     desk.stage.workers.find(0).raises()
@@ -300,7 +211,7 @@ async def test_a_failed_workflow_goes_on_where_it_failed(desk: Desk) -> None:
     assert desk.notes.hosted == {"w": 0}
 
 
-async def test_a_failed_workflow_whose_tasks_still_run_is_resumed_in_place(desk: Desk) -> None:
+async def test_a_failed_workflow_whose_tasks_still_run_is_resumed_in_place(desk: FrontDesk) -> None:
     await desk.submit(*FAN)
     desk.stage.workers.find(0).raises()
     await desk.stage.settle()
@@ -313,7 +224,7 @@ async def test_a_failed_workflow_whose_tasks_still_run_is_resumed_in_place(desk:
     assert len([each for each in desk.stage.journal() if hasattr(each, "epoch")]) == 1
 
 
-async def test_of_two_that_resume_at_once_one_is_refused(desk: Desk) -> None:
+async def test_of_two_that_resume_at_once_one_is_refused(desk: FrontDesk) -> None:
     await desk.submit(())
     desk.stage.workers.find(0).raises()
     await desk.stage.settle()
@@ -325,7 +236,7 @@ async def test_of_two_that_resume_at_once_one_is_refused(desk: Desk) -> None:
     assert isinstance(told[1], WorkflowActiveError)
 
 
-async def test_a_restarted_dispatcher_goes_on_with_what_it_owned(desk: Desk) -> None:
+async def test_a_restarted_dispatcher_goes_on_with_what_it_owned(desk: FrontDesk) -> None:
     await desk.submit(*FAN)
     await desk.finish(0)
     desk.restart()
@@ -338,7 +249,7 @@ async def test_a_restarted_dispatcher_goes_on_with_what_it_owned(desk: Desk) -> 
     assert desk.stage.workers.sent == [(1,), (2,)]
 
 
-async def test_who_asks_a_restarted_dispatcher_for_a_result_gets_it(desk: Desk) -> None:
+async def test_who_asks_a_restarted_dispatcher_for_a_result_gets_it(desk: FrontDesk) -> None:
     await desk.submit(())
     desk.restart()
     waiting = asyncio.create_task(desk.output())
@@ -348,7 +259,7 @@ async def test_who_asks_a_restarted_dispatcher_for_a_result_gets_it(desk: Desk) 
 
 
 async def test_what_another_cluster_left_behind_is_resumable_and_nobodys_to_wait_for(
-    desk: Desk,
+    desk: FrontDesk,
 ) -> None:
     await desk.submit(())
     desk.restart("another cluster")
@@ -360,7 +271,7 @@ async def test_what_another_cluster_left_behind_is_resumable_and_nobodys_to_wait
     assert await desk.dispatcher.status("w") == "RUNNING"
 
 
-async def test_who_waits_on_a_fenced_owner_is_told_so(desk: Desk) -> None:
+async def test_who_waits_on_a_fenced_owner_is_told_so(desk: FrontDesk) -> None:
     await desk.submit(())
     waiting = asyncio.create_task(desk.refused(desk.output()))
     await desk.stage.settle()
@@ -371,92 +282,8 @@ async def test_who_waits_on_a_fenced_owner_is_told_so(desk: Desk) -> None:
     assert desk.notes.hosted == {"w": 0}
 
 
-@pytest.mark.parametrize("desk", ["appending", "objects"], indirect=True)
-async def test_what_a_fenced_owner_wrote_last_is_told_to_nobody_by_readers_either(
-    desk: Desk,
-) -> None:
-    """The rival read the journal before it: for the rival it never happened."""
-    await desk.submit(())
-    rival = desk.stage.make_host()
-    desk.stage.workers.find(0).returns(value="vanishes")
-    await desk.stage.settle()
-    asked = [asyncio.create_task(desk.output()), asyncio.create_task(desk.dispatcher.status("w"))]
-    asked.append(asyncio.create_task(desk.dispatcher.stored_statuses()))
-    await desk.stage.settle()
-    assert not any(each.done() for each in asked)
-    await rival.take_over("rival", "test")
-    refused, *statuses = await asyncio.gather(*asked, return_exceptions=True)
-    assert isinstance(refused, OutputNotAvailableError)
-    assert statuses == ["RESUMABLE", {"w": "RESUMABLE"}]
-    desk.stage.workers.find(0).returns(value="stays")
-    await desk.stage.settle()
-    assert await desk.output() == "stays"
-
-
-@pytest.mark.parametrize("desk", ["appending", "objects"], indirect=True)
-@pytest.mark.parametrize("ask", ["output", "status", "list"])
-async def test_an_end_that_a_rival_may_leave_out_is_made_certain_before_it_is_told(
-    desk: Desk, ask: str
-) -> None:
-    """The rival may have died right behind its claim; or it was only slow, and is too late."""
-    await desk.submit(())
-    rival = desk.stage.make_host()
-    desk.stage.workers.find(0).returns(value="stays")
-    await desk.stage.settle()
-    calls: dict[str, Callable[[], Awaitable[Any]]] = {
-        "output": desk.output,
-        "status": lambda: desk.dispatcher.status("w"),
-        "list": desk.dispatcher.stored_statuses,
-    }
-    told = {"output": "stays", "status": "SUCCESSFUL", "list": {"w": "SUCCESSFUL"}}
-    assert await calls[ask]() == told[ask]
-    with pytest.raises(LostOwnershipError):
-        await rival.take_over("rival", "test")
-    assert await desk.output() == "stays"
-    assert desk.stage.stored().status is Status.SUCCESSFUL
-    assert len(desk.stage.store.list("workflows/w/segments/")) <= 2  # nobody leaves more behind
-
-
-async def test_a_failure_is_made_certain_and_stays_a_failure(desk: Desk) -> None:
-    await desk.submit(())
-    take_ownership(desk.stage.store, "w", owner="dies at once")
-    desk.stage.workers.find(0).raises()
-    await desk.stage.settle()
-    assert await desk.dispatcher.status("w") == "FAILED"
-    assert desk.stage.stored().epoch == 3
-    assert await desk.dispatcher.resume("w") == "resumed"
-    assert desk.stage.stored().epoch == 4
-
-
-async def test_of_a_running_workflow_that_was_claimed_nothing_uncertain_is_told(
-    desk: Desk,
-) -> None:
-    """Nor is it taken from its claimant, who may be about to go on with it."""
-    await desk.submit(*FAN)
-    claim = take_ownership(desk.stage.store, "w", owner="slow")
-    desk.stage.workers.find(0).returns(value="perhaps")
-    await desk.stage.settle()
-    desk.restart("another cluster")
-    assert await desk.dispatcher.status("w") == "RESUMABLE"
-    committed = desk.stage.stored().graph.task_id(0)
-    assert isinstance(await desk.refused(desk.output(committed)), OutputNotAvailableError)
-    claim.flush([])
-
-
-@pytest.mark.parametrize("desk", ["appending", "objects"], indirect=True)
-async def test_running_a_finished_workflow_again_makes_its_end_certain_first(desk: Desk) -> None:
-    await desk.submit(())
-    rival = desk.stage.make_host()
-    desk.stage.workers.find(0).returns(value="stays")
-    await desk.stage.settle()
-    assert await desk.dispatcher.resume("w") == "stored"
-    with pytest.raises(LostOwnershipError):
-        await rival.take_over("rival", "test")
-    assert await desk.output() == "stays"
-
-
 @pytest.mark.parametrize("desk", ["objects"], indirect=True)
-async def test_a_status_is_found_behind_segments_that_tell_none(desk: Desk) -> None:
+async def test_a_status_is_found_behind_segments_that_tell_none(desk: FrontDesk) -> None:
     """On object storage every flush is a segment; on a disk a new one begins after 64 MiB."""
     await desk.submit(*FAN)
     await desk.finish(0)
@@ -465,7 +292,7 @@ async def test_a_status_is_found_behind_segments_that_tell_none(desk: Desk) -> N
     assert await desk.dispatcher.stored_statuses() == {"w": "RESUMABLE"}
 
 
-async def test_a_result_of_another_cluster_is_found(desk: Desk) -> None:
+async def test_a_result_of_another_cluster_is_found(desk: FrontDesk) -> None:
     await desk.submit(())
     desk.stage.workers.find(0).raises()
     await desk.stage.settle()
@@ -480,7 +307,9 @@ async def test_a_result_of_another_cluster_is_found(desk: Desk) -> None:
     assert await desk.output() == "theirs"
 
 
-async def test_a_caller_who_gives_up_does_not_leave_a_workflow_half_started(desk: Desk) -> None:
+async def test_a_caller_who_gives_up_does_not_leave_a_workflow_half_started(
+    desk: FrontDesk,
+) -> None:
     desk.stage.threads.hold()
     call = asyncio.create_task(desk.submit(()))
     for _ in range(3):
@@ -496,7 +325,9 @@ async def test_a_caller_who_gives_up_does_not_leave_a_workflow_half_started(desk
     assert await desk.output() == 0
 
 
-async def test_a_caller_who_gives_up_does_not_leave_a_workflow_half_resumed(desk: Desk) -> None:
+async def test_a_caller_who_gives_up_does_not_leave_a_workflow_half_resumed(
+    desk: FrontDesk,
+) -> None:
     await desk.submit(*FAN)
     desk.stage.workers.find(0).raises()
     await desk.stage.settle()
@@ -511,7 +342,7 @@ async def test_a_caller_who_gives_up_does_not_leave_a_workflow_half_resumed(desk
     assert desk.stage.workers.sent[3:] == [(0,)]
 
 
-async def test_those_who_give_up_waiting_disturb_nobody(desk: Desk) -> None:
+async def test_those_who_give_up_waiting_disturb_nobody(desk: FrontDesk) -> None:
     await desk.submit(())
     waiting = [asyncio.create_task(desk.output()) for _ in range(4)]
     await desk.stage.settle()
@@ -521,22 +352,7 @@ async def test_those_who_give_up_waiting_disturb_nobody(desk: Desk) -> None:
     assert await waiting[3] == 0
 
 
-async def test_who_waits_while_the_storage_fails_is_told_so_and_can_resume(desk: Desk) -> None:
-    await desk.submit(*FAN)
-    waiting = asyncio.create_task(desk.refused(desk.output()))
-    await desk.finish(0)
-    desk.stage.store.fail_next()
-    await desk.finish(1)
-    assert isinstance(await waiting, StorageUnavailableError)
-    assert desk.notes.hosted == {"w": 0}
-    assert await desk.dispatcher.status("w") == "RESUMABLE"
-    assert await desk.dispatcher.resume("w") == "resumed"
-    await desk.stage.settle()
-    await desk.finish(1, 2, 3)
-    assert await desk.output() == 3
-
-
-async def test_a_submission_that_cannot_be_stored_can_be_sent_again(desk: Desk) -> None:
+async def test_a_submission_that_cannot_be_stored_can_be_sent_again(desk: FrontDesk) -> None:
     desk.stage.store.plan = lambda number: "before" if number > 1 else None
     told = await desk.refused(desk.submit((), nonce="one"))
     assert isinstance(told, StorageUnavailableError)
@@ -547,7 +363,7 @@ async def test_a_submission_that_cannot_be_stored_can_be_sent_again(desk: Desk) 
 
 
 async def test_ended_workflows_are_remembered_up_to_a_limit(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: FrontDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "RECENT_MAX", 3)
     for number in range(10):

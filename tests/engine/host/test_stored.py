@@ -1,0 +1,102 @@
+"""Of workflows that nobody hosts, only what no later owner can leave out is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from front_desk import FrontDesk
+from milepost.errors import LostOwnershipError, OutputNotAvailableError
+from milepost.journal import take_ownership
+from milepost.replay.state import Status
+
+FAN = ((), (), (), (0, 1, 2))
+
+
+@pytest.mark.parametrize("desk", ["appending", "objects"], indirect=True)
+async def test_what_a_fenced_owner_wrote_last_is_told_to_nobody_by_readers_either(
+    desk: FrontDesk,
+) -> None:
+    """The rival read the journal before it: for the rival it never happened."""
+    await desk.submit(())
+    rival = desk.stage.make_host()
+    desk.stage.workers.find(0).returns(value="vanishes")
+    await desk.stage.settle()
+    asked = [asyncio.create_task(desk.output()), asyncio.create_task(desk.dispatcher.status("w"))]
+    asked.append(asyncio.create_task(desk.dispatcher.stored_statuses()))
+    await desk.stage.settle()
+    assert not any(each.done() for each in asked)
+    await rival.take_over("rival", "test")
+    refused, *statuses = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(refused, OutputNotAvailableError)
+    assert statuses == ["RESUMABLE", {"w": "RESUMABLE"}]
+    desk.stage.workers.find(0).returns(value="stays")
+    await desk.stage.settle()
+    assert await desk.output() == "stays"
+
+
+@pytest.mark.parametrize("desk", ["appending", "objects"], indirect=True)
+@pytest.mark.parametrize("ask", ["output", "status", "list"])
+async def test_an_end_that_a_rival_may_leave_out_is_made_certain_before_it_is_told(
+    desk: FrontDesk, ask: str
+) -> None:
+    """The rival may have died right behind its claim; or it was only slow, and is too late."""
+    await desk.submit(())
+    rival = desk.stage.make_host()
+    desk.stage.workers.find(0).returns(value="stays")
+    await desk.stage.settle()
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "output": desk.output,
+        "status": lambda: desk.dispatcher.status("w"),
+        "list": desk.dispatcher.stored_statuses,
+    }
+    told = {"output": "stays", "status": "SUCCESSFUL", "list": {"w": "SUCCESSFUL"}}
+    assert await calls[ask]() == told[ask]
+    with pytest.raises(LostOwnershipError):
+        await rival.take_over("rival", "test")
+    assert await desk.output() == "stays"
+    assert desk.stage.stored().status is Status.SUCCESSFUL
+    assert len(desk.stage.store.list("workflows/w/segments/")) <= 2  # nobody leaves more behind
+
+
+async def test_a_failure_is_made_certain_and_stays_a_failure(desk: FrontDesk) -> None:
+    await desk.submit(())
+    take_ownership(desk.stage.store, "w", owner="dies at once")
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    assert await desk.dispatcher.status("w") == "FAILED"
+    assert desk.stage.stored().epoch == 3
+    assert await desk.dispatcher.resume("w") == "resumed"
+    assert desk.stage.stored().epoch == 4
+
+
+async def test_of_a_running_workflow_that_was_claimed_nothing_uncertain_is_told(
+    desk: FrontDesk,
+) -> None:
+    """Nor is it taken from its claimant, who may be about to go on with it."""
+    await desk.submit(*FAN)
+    claim = take_ownership(desk.stage.store, "w", owner="slow")
+    desk.stage.workers.find(0).returns(value="perhaps")
+    await desk.stage.settle()
+    desk.restart("another cluster")
+    assert await desk.dispatcher.status("w") == "RESUMABLE"
+    committed = desk.stage.stored().graph.task_id(0)
+    assert isinstance(await desk.refused(desk.output(committed)), OutputNotAvailableError)
+    claim.flush([])
+
+
+@pytest.mark.parametrize("desk", ["appending", "objects"], indirect=True)
+async def test_running_a_finished_workflow_again_makes_its_end_certain_first(
+    desk: FrontDesk,
+) -> None:
+    await desk.submit(())
+    rival = desk.stage.make_host()
+    desk.stage.workers.find(0).returns(value="stays")
+    await desk.stage.settle()
+    assert await desk.dispatcher.resume("w") == "stored"
+    with pytest.raises(LostOwnershipError):
+        await rival.take_over("rival", "test")
+    assert await desk.output() == "stays"

@@ -20,11 +20,15 @@ SIGNATURES = {
         "(workflow_id: 'str', *, task_id: 'str | None' = None) -> 'ray.ObjectRef[Any]'"
     ),
     "get_status": "(workflow_id: 'str') -> 'Status'",
-    "init": "(*, storage: 'str | None' = None, dispatchers: 'int | None' = None) -> 'None'",
+    "init": (
+        "(*, storage: 'str | None' = None, dispatchers: 'int | None' = None, "
+        "recover: 'bool' = False) -> 'None'"
+    ),
     "list_all": (
         "(status_filter: 'Status | str | set[Status] | set[str] | set[Status | str] | None' = None)"
         " -> 'list[tuple[str, Status]]'"
     ),
+    "recover": "(force: 'Sequence[str]' = ()) -> 'list[Recovered]'",
     "resume": "(workflow_id: 'str') -> 'Any'",
     "resume_all": ("(include_failed: 'bool' = False) -> 'list[tuple[str, ray.ObjectRef[Any]]]'"),
     "resume_async": "(workflow_id: 'str') -> 'ray.ObjectRef[Any]'",

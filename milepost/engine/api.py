@@ -10,6 +10,7 @@ import platform
 import time
 import uuid
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from milepost.engine.environment import capture_environment
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.payloads import BlobCollector
 from milepost.engine.plain import execute
+from milepost.engine.recovery import Recovered
 from milepost.engine.session import Session, connect
 from milepost.errors import (
     EngineUnavailableError,
@@ -35,7 +37,9 @@ from milepost.replay.payload import Encoding, inline, pack_plain
 from milepost.replay.state import DURABILITIES, Status
 
 
-def init(*, storage: str | None = None, dispatchers: int | None = None) -> None:
+def init(
+    *, storage: str | None = None, dispatchers: int | None = None, recover: bool = False
+) -> None:
     """Connects this process to the engine; starts Ray and the engine where they do not run yet.
 
     Every other function calls it with no arguments if nobody has.
@@ -46,6 +50,8 @@ def init(*, storage: str | None = None, dispatchers: int | None = None) -> None:
             only store in use on this cluster, else a folder in the user's data directory.
         dispatchers: How many dispatcher processes to start, if the engine does not run yet; by
             default one per eight CPUs of the cluster, at most four.
+        recover: Whether to go on, in the background, with every workflow whose owner is gone; see
+            :func:`recover`.
 
     Raises:
         ConflictingInitError: If this process is connected to another store.
@@ -55,7 +61,9 @@ def init(*, storage: str | None = None, dispatchers: int | None = None) -> None:
     """
     if dispatchers is not None and (type(dispatchers) is not int or dispatchers < 1):
         raise InvalidOptionError(f"dispatchers must be a positive int, not {dispatchers!r}")
-    connect(storage, dispatchers)
+    session = connect(storage, dispatchers)
+    if recover:
+        session.manager.recover.remote([])
 
 
 def run(
@@ -160,7 +168,9 @@ def resume_async(workflow_id: str) -> ray.ObjectRef[Any]:
 
 
 def resume_all(include_failed: bool = False) -> list[tuple[str, ray.ObjectRef[Any]]]:
-    """Goes on with every workflow that is RESUMABLE, and with FAILED ones if asked.
+    """Goes on with every workflow whose owner is gone, and with FAILED ones if asked.
+
+    Like :func:`recover`, it leaves alone what another cluster is running.
 
     Args:
         include_failed: Whether to include FAILED workflows.
@@ -170,10 +180,46 @@ def resume_all(include_failed: bool = False) -> list[tuple[str, ray.ObjectRef[An
         raises the reason; the others go on.
     """
     session = connect()
-    wanted = {Status.RESUMABLE, Status.FAILED} if include_failed else {Status.RESUMABLE}
-    ids = [workflow_id for workflow_id, status in list_all() if status in wanted]
-    started = [session.dispatcher(each).resume.remote(each) for each in ids]
-    return [(each, _follow(session, each, ref)) for each, ref in zip(ids, started, strict=True)]
+    failed = [each for each, _ in list_all(Status.FAILED)] if include_failed else []
+    started = [session.dispatcher(each).resume.remote(each) for each in failed]
+    going_on = [
+        (each.workflow_id, _follow_recovered(session, each))
+        for each in recover()
+        if each.outcome in ("resumed", "refused")
+    ]
+    return going_on + [
+        (each, _follow(session, each, ref)) for each, ref in zip(failed, started, strict=True)
+    ]
+
+
+def recover(force: Sequence[str] = ()) -> list[Recovered]:
+    """Goes on with every workflow that has not ended and whose owner is gone.
+
+    Those that were running come before those that were pending. An owner shows that it is alive by
+    a lease in the storage; if there are owners of other clusters, this waits until each has renewed
+    its lease or let it run out (ten seconds, see ``docs/how-to/recover.md``). FAILED workflows are
+    left alone: what failed in them would fail again; see :func:`resume_all`.
+
+    Args:
+        force: Ids of workflows to take over although their owner seems alive. That owner stops.
+
+    Returns:
+        What became of each workflow that had not ended and is not run by this cluster.
+
+    Raises:
+        InvalidWorkflowIdError: If an id in ``force`` cannot be one.
+        StorageUnavailableError: If the storage fails.
+    """
+    for workflow_id in force:
+        _check_id(workflow_id)
+    found: list[Recovered] = _fetch(connect().manager.recover.remote(list(force)))
+    return found
+
+
+def _follow_recovered(session: Session, found: Recovered) -> ray.ObjectRef[Any]:
+    if found.error is not None:
+        return session.refuse(found.workflow_id, found.error)
+    return session.request_output(found.workflow_id)
 
 
 def _follow(session: Session, workflow_id: str, started: ray.ObjectRef[Any]) -> ray.ObjectRef[Any]:
@@ -188,14 +234,13 @@ def delete(workflow_id: str) -> None:
     """Deletes a workflow: its journal, its results, everything stored of it.
 
     For everybody who reads the storage it is there or not, never in part. The id can be used again,
-    for a workflow that has nothing in common with this one. If another cluster is running the
-    workflow, that is stopped: nothing it does afterwards counts.
+    for a workflow that has nothing in common with this one.
 
     Args:
-        workflow_id: The workflow; it must not be running on this cluster.
+        workflow_id: The workflow; it must not be running, here or on another cluster.
 
     Raises:
-        WorkflowActiveError: If it is running on this cluster; cancel it first, or wait.
+        WorkflowActiveError: If it is running; wait, or stop the cluster that runs it.
         WorkflowNotFoundError: If there is no such workflow.
         LostOwnershipError: If another cluster claims it at the same time; look, and try again.
         StorageUnavailableError: If the storage fails; try again, the workflow may be deleted or
@@ -233,7 +278,8 @@ def get_output_async(workflow_id: str, *, task_id: str | None = None) -> ray.Obj
 def get_status(workflow_id: str) -> Status:
     """Returns the status of a workflow.
 
-    RESUMABLE means that it has not ended and nobody on this cluster is working on it.
+    RESUMABLE means that it has not ended and nobody is working on it: no dispatcher of this
+    cluster, and no other owner that shows itself alive.
 
     Raises:
         WorkflowNotFoundError: If there is no such workflow.

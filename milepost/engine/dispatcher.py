@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -19,12 +19,15 @@ from weakref import WeakValueDictionary
 
 from milepost.engine.healing import PATIENCE_S, Healer
 from milepost.engine.host import WorkflowHost
+from milepost.engine.leases import LeaseKeeper, OwnerWatch, read_lease_s
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.outputs import SealedOutput, describe_failure
+from milepost.engine.recovery import UNDER_WAY, Candidate, choose_candidates
 from milepost.engine.stored import StoredReader
 from milepost.engine.submissions import find_differences, make_creation, read_nonce
 from milepost.engine.workers import RayWorkers, count_cpus, was_restarted
 from milepost.errors import (
+    CorruptJournalError,
     LostOwnershipError,
     MilepostError,
     OutputNotAvailableError,
@@ -72,6 +75,7 @@ class Dispatcher:
     def __init__(self, storage: str, cluster_id: str, index: int, manager: Any) -> None:
         self._storage = storage
         self._store = _open_patiently(storage)
+        self._cluster = f"{cluster_id}/"
         self._owner = f"{cluster_id}/{index}"
         self._index = index
         self._manager = manager
@@ -82,6 +86,10 @@ class Dispatcher:
         self._recent: OrderedDict[str, State] = OrderedDict()
         self._stored = StoredReader(self._store, self._in_thread, self._settle)
         self._healer = Healer(self._go_on_if_orphan, self._note_healed)
+        self._leases = LeaseKeeper(
+            self._store, self._owner, read_lease_s(), self._in_thread, self._runs_anything
+        )
+        self._owners = OwnerWatch(self._store, self._in_thread)
 
     def _lock(self, workflow_id: str) -> asyncio.Lock:
         """Returns the lock under which a workflow changes hands; it lives while it is in use."""
@@ -118,6 +126,7 @@ class Dispatcher:
 
     async def _create(self, submission: Submission) -> Verdict:
         workflow_id = submission.workflow_id
+        await self._leases.hold()
         state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
         if state.next_seq:
             self._threads.submit(writer.close)
@@ -172,6 +181,7 @@ class Dispatcher:
     async def _take_over(self, workflow_id: str, reason: str) -> None:
         """Goes on with a workflow, unless it has ended in a way that nothing can follow."""
         self._recent.pop(workflow_id, None)
+        await self._leases.hold()
         state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
         if not state.next_seq:
             self._threads.submit(writer.close)
@@ -209,10 +219,22 @@ class Dispatcher:
             host = self._hosts.get(workflow_id)
             if host is not None and not host.ended and host.announced not in FINAL:
                 raise WorkflowActiveError(workflow_id, "delete")
+            await self._require_owner_gone(workflow_id, "delete")
             self._recent.pop(workflow_id, None)
             delete = partial(delete_workflow, self._store, workflow_id, owner=self._owner)
             await self._in_thread(delete)
             self._recent.pop(workflow_id, None)
+
+    async def _require_owner_gone(self, workflow_id: str, operation: str) -> None:
+        """Refuses what would take a workflow from a cluster that is running it."""
+        try:
+            stored = await self._find_stored(workflow_id)
+        except CorruptJournalError:
+            return  # nobody can be running it for long
+        if stored is None or stored.status not in UNDER_WAY or self._is_ours(stored.owner):
+            return
+        if stored.owner in await self._owners.find_fresh():
+            raise WorkflowActiveError(workflow_id, operation)
 
     async def adopt(self, workflow_ids: Sequence[str]) -> None:
         """Goes on with workflows that this dispatcher owned before it was restarted."""
@@ -227,6 +249,63 @@ class Dispatcher:
     def _note_healed(self, workflow_id: str) -> None:
         if workflow_id not in self._hosts:
             self._manager.note_ended.remote(self._index, workflow_id)
+
+    async def find_candidates(
+        self, hosted: Collection[str], force: Collection[str]
+    ) -> list[Candidate]:
+        """Returns what has not ended and is not run by this cluster, and whether its owner lives.
+
+        Waits as long as a lease lasts, if owners have to be watched.
+
+        Args:
+            hosted: What this cluster runs.
+            force: What to take from its owner even if that lives.
+
+        Raises:
+            StorageUnavailableError: If the storage fails.
+        """
+        stored = [
+            each
+            for each in await self._stored.summaries()
+            if each.workflow_id not in hosted and (each.error or each.status in UNDER_WAY)
+        ]
+        owners = {each.owner for each in stored if each.owner and each.workflow_id not in force}
+        watched = {owner for owner in owners if not self._is_ours(owner)}
+        alive = await self._owners.find_alive(watched)
+        return choose_candidates(stored, alive, force)
+
+    async def take_up(self, workflow_id: str, owner: str) -> str:
+        """Goes on with a workflow whose owner is gone.
+
+        Args:
+            workflow_id: The workflow.
+            owner: Who ran it last, as far as the caller knows.
+
+        Returns:
+            "resumed", "owned" if somebody else goes on with it, or "ended".
+
+        Raises:
+            WorkflowNotFoundError: If there is none.
+            CorruptJournalError: If its journal is damaged.
+            LostOwnershipError: If somebody else takes it over at the same time.
+            StorageUnavailableError: If the storage fails.
+        """
+        async with self._lock(workflow_id):
+            if workflow_id in self._hosts:
+                return "owned"
+            stored = await self._in_thread(read_status, self._store, workflow_id)
+            if stored.status not in UNDER_WAY:
+                return "ended"
+            if stored.owner != owner:
+                return "owned"
+            await self._take_over(workflow_id, f"recovered from {owner}")
+            return "resumed"
+
+    def _is_ours(self, owner: str) -> bool:
+        return owner.startswith(self._cluster)
+
+    def _runs_anything(self) -> bool:
+        return bool(self._hosts) or self._healer.busy
 
     async def _is_orphan(self, workflow_id: str) -> bool:
         """Tells whether the stored workflow was ours and has not ended."""
@@ -298,7 +377,14 @@ class Dispatcher:
         if host is not None and host.announced is not None:
             return host.announced.value
         stored = await self._stored.summary(workflow_id)
-        return see_from_outside(stored.status).value
+        under_way = stored.status in UNDER_WAY and not self._is_ours(stored.owner)
+        alive = await self._owners.find_fresh() if under_way else frozenset()
+        return self._see(stored, alive).value
+
+    def _see(self, stored: WorkflowSummary, alive: Collection[str]) -> Status:
+        """Returns the status of a workflow that is not hosted here, as callers should see it."""
+        elsewhere = stored.owner in alive and not self._is_ours(stored.owner)
+        return stored.status if elsewhere else see_from_outside(stored.status)
 
     async def stored_statuses(self) -> dict[str, str]:
         """Returns the status of every workflow in the storage, as seen by a non-owner.
@@ -306,7 +392,11 @@ class Dispatcher:
         One that cannot be read is RESUMABLE: a resume tells why it is not.
         """
         stored = await self._stored.summaries()
-        return {each.workflow_id: see_from_outside(each.status).value for each in stored}
+        elsewhere = any(
+            each.status in UNDER_WAY and not self._is_ours(each.owner) for each in stored
+        )
+        alive = await self._owners.find_fresh() if elsewhere else frozenset()
+        return {each.workflow_id: self._see(each, alive).value for each in stored}
 
     async def output(self, workflow_id: str, task_id: str | None = None) -> SealedOutput:
         """Returns the result of a workflow or of one of its tasks; waits while it runs.

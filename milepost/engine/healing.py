@@ -42,6 +42,11 @@ class Healer:
         self._ill: dict[str, asyncio.Event] = {}
         self._runner: asyncio.Task[None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether any workflow waits."""
+        return bool(self._ill)
+
     def begin(self, workflow_ids: Iterable[str], pause_s: float = PAUSE_FIRST_S) -> None:
         """Goes on with these workflows as soon as it can be done; returns at once."""
         for workflow_id in workflow_ids:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from milepost.engine.anchor import hold_job
 from milepost.engine.dispatcher import Dispatcher
-from milepost.engine.names import NAMESPACE, dispatcher_name, manager_name
+from milepost.engine.names import NAMESPACE, dispatcher_name, manager_name, route
+from milepost.engine.recovery import Candidate, Recovered, recover_all
 from milepost.engine.workers import count_cpus
+from milepost.errors import MilepostError
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +70,31 @@ class Manager:
         for dispatcher in self._dispatchers:
             stored.update(await dispatcher.live.remote())
         return dict(stored)
+
+    async def recover(self, force: Sequence[str]) -> list[Recovered]:
+        """Goes on with every workflow whose owner is gone; waits as long as leases last.
+
+        Args:
+            force: Workflows to take over although their owner seems alive.
+
+        Raises:
+            StorageUnavailableError: If the storage fails.
+        """
+        await self._wake_up()
+        hosted: set[str] = set()
+        for dispatcher in self._dispatchers:
+            hosted.update(await dispatcher.live.remote())
+        candidates = await self._dispatchers[0].find_candidates.remote(hosted, set(force))
+        return await recover_all(candidates, self._take_up)
+
+    async def _take_up(self, candidate: Candidate) -> str:
+        dispatcher = self._dispatchers[route(candidate.workflow_id, len(self._dispatchers))]
+        try:
+            outcome: str = await dispatcher.take_up.remote(candidate.workflow_id, candidate.owner)
+        except RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            raise cause if isinstance(cause, MilepostError) else error from None
+        return outcome
 
     async def _wake_up(self) -> None:
         """Starts watching; a restarted manager finds the dispatchers at work."""

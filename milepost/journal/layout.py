@@ -7,6 +7,7 @@
     workflows/<encoded id>/segments/<epoch>.tombstone
     workflows/<encoded id>/compacted/<next seq>.<epoch>.<chain>
     blobs/<encoded id>/<incarnation>/<digest>
+    leases/<encoded owner>
 
 Numbers have ten decimal digits (a seq has twenty), so that text order is number order; a nonce is
 sixteen, a chain thirty-two and a digest sixty-four hex digits. Names that do not parse belong to
@@ -26,6 +27,9 @@ WORKFLOWS = "workflows/"
 
 BLOBS = "blobs/"
 """Likewise for blobs; apart, so that listing all workflows does not list all their blobs."""
+
+LEASES = "leases/"
+"""One small object per owner that runs workflows, which it keeps rewriting."""
 
 ENCODED_ID_BYTES_MAX = 200
 """File systems allow names of 255 bytes; the rest is room for what backups and tools add."""
@@ -265,6 +269,36 @@ def blob_key(workflow_id: str, incarnation: int, digest: str) -> str:
     if not 0 < incarnation <= NUMBER_MAX:
         raise ValueError(f"malformed incarnation {incarnation!r}")
     return f"{blobs_folder(workflow_id)}{incarnation:010d}/{digest}"
+
+
+def lease_key(owner: str) -> str:
+    """Give the key of an owner's lease.
+
+    Args:
+        owner: The owner, encoded like a workflow's id.
+
+    Returns:
+        The key.
+
+    Raises:
+        InvalidWorkflowIdError: If the owner's name cannot be encoded.
+    """
+    return LEASES + encode_workflow_id(owner)
+
+
+def parse_lease_name(name: str) -> str | None:
+    """Read the last part of a lease's key.
+
+    Args:
+        name: The part.
+
+    Returns:
+        The owner, or None if this is something else.
+    """
+    try:
+        return decode_workflow_id(name)
+    except ValueError:
+        return None
 
 
 def parse_claim_name(name: str) -> ClaimName | None:

@@ -1,0 +1,221 @@
+"""Leases of dispatchers in virtual time, and who is recovered from whom."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from front_desk import FrontDesk
+from milepost.engine import leases
+from milepost.engine.leases import LeaseKeeper, OwnerWatch, read_lease_s
+from milepost.engine.recovery import Candidate, choose_candidates, recover_all
+from milepost.errors import (
+    CorruptJournalError,
+    InvalidOptionError,
+    LostOwnershipError,
+    WorkflowActiveError,
+)
+from milepost.journal import MemoryStore, WorkflowSummary, read_status
+from milepost.journal.lease import Lease, end_lease, list_leases, write_lease
+from milepost.replay.state import Status
+
+FAN = ((), (), (), (0, 1, 2))
+LEASE_S = 9.0
+START_US = 1_700_000_000_000_000
+
+
+async def at_once(function: Callable[..., Any], *given: Any) -> Any:
+    return function(*given)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    def now_ns() -> int:
+        return START_US * 1000 + round(asyncio.get_running_loop().time() * 1e9)
+
+    monkeypatch.setattr(time, "time_ns", now_ns)
+    return MemoryStore()
+
+
+def foreign(owner: str, **changes: Any) -> Lease:
+    lease = Lease(
+        owner=owner,
+        beat=1,
+        written_us=START_US,
+        lease_us=round(LEASE_S * 1e6),
+        machine="another machine",
+        process="1/2",
+    )
+    return replace(lease, **changes)
+
+
+async def test_a_lease_is_there_before_hold_returns_and_renewed_while_it_is_needed(
+    store: MemoryStore,
+) -> None:
+    needed = True
+    keeper = LeaseKeeper(store, "c/0", LEASE_S, at_once, lambda: needed)
+    assert list_leases(store) == {}
+    await asyncio.gather(keeper.hold(), keeper.hold())
+    beats = [list_leases(store)["c/0"].beat]
+    for _ in range(5):
+        await asyncio.sleep(LEASE_S)
+        beats.append(list_leases(store)["c/0"].beat)
+        assert list_leases(store)["c/0"].is_fresh(leases._now_us())
+    assert beats[0] == 1
+    assert all(later >= earlier + 2 for earlier, later in pairwise(beats))
+    needed = False
+    await asyncio.sleep(20 * LEASE_S)
+    assert list_leases(store) == {}
+    needed = True
+    await keeper.hold()
+    assert list_leases(store)["c/0"].beat > beats[-1]
+    needed = False
+    await asyncio.sleep(20 * LEASE_S)
+
+
+async def test_a_lease_that_is_held_again_while_it_is_removed_is_there(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = LeaseKeeper(store, "c/0", LEASE_S, at_once, lambda: False)
+
+    async def slowly(function: Callable[..., Any], *given: Any) -> None:
+        if function is end_lease:
+            await keeper.hold()
+        function(*given)
+
+    monkeypatch.setattr(keeper, "_in_thread", slowly)
+    await keeper.hold()
+    await asyncio.sleep(LEASE_S * (leases.IDLE_LEASES + 1))
+    assert "c/0" in list_leases(store)
+
+
+async def test_who_renews_lives_and_who_does_not_is_gone_after_one_lease(
+    store: MemoryStore,
+) -> None:
+    """Clocks do not matter: the dead owner's is an hour ahead, the living one's is late."""
+    write_lease(store, foreign("dead/0", written_us=START_US + 3_600_000_000))
+    write_lease(store, foreign("late/0", written_us=START_US - 15_000_000))
+    write_lease(store, foreign("long dead/0", written_us=START_US - 3_600_000_000))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    loop.call_later(
+        4, lambda: write_lease(store, foreign("late/0", written_us=START_US - 11_000_000, beat=2))
+    )
+    watch = OwnerWatch(store, at_once)
+    assert await watch.find_fresh() == {"dead/0", "late/0"}
+    owners = ["dead/0", "late/0", "long dead/0", "without a lease/0"]
+    assert await watch.find_alive(owners) == {"late/0"}
+    assert LEASE_S < loop.time() - began < 1.5 * LEASE_S
+    assert set(list_leases(store)) == {"dead/0", "late/0"}
+
+
+async def test_nobody_waits_for_owners_that_are_known_to_be_gone(store: MemoryStore) -> None:
+    write_lease(store, foreign("long dead/0", written_us=START_US - 3_600_000_000))
+    began = asyncio.get_running_loop().time()
+    assert await OwnerWatch(store, at_once).find_alive(["long dead/0", "none/0"]) == set()
+    assert asyncio.get_running_loop().time() == began
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "inf", "nan"])
+def test_a_lease_of_no_length_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(leases.LEASE_VARIABLE, text)
+    with pytest.raises(InvalidOptionError, match=leases.LEASE_VARIABLE):
+        read_lease_s()
+
+
+async def test_a_workflow_of_a_live_cluster_is_running_and_is_neither_taken_nor_deleted(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit(*FAN)
+    await desk.submit(*FAN, workflow_id="mine", nonce="m")
+    desk.restart("another")
+    write_lease(desk.stage.store, foreign("cluster/0"))
+    assert await desk.dispatcher.status("w") == "RUNNING"
+    assert (await desk.dispatcher.stored_statuses())["w"] == "RUNNING"
+    assert isinstance(await desk.refused(desk.dispatcher.delete("w")), WorkflowActiveError)
+    loop = asyncio.get_running_loop()
+    loop.call_later(3, lambda: write_lease(desk.stage.store, foreign("cluster/0", beat=2)))
+    found = await desk.dispatcher.find_candidates({"mine"}, set())
+    assert found == [Candidate(workflow_id="w", owner="cluster/0", owner_alive=True)]
+    (forced,) = await desk.dispatcher.find_candidates({"mine"}, {"w"})
+    assert not forced.owner_alive
+    assert await desk.dispatcher.take_up("w", "cluster/0") == "resumed"
+    assert await desk.dispatcher.take_up("w", "cluster/0") == "owned"
+
+
+async def test_a_workflow_of_a_dead_cluster_is_resumable_and_taken_once(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit(*FAN)
+    desk.restart("another")
+    write_lease(desk.stage.store, foreign("cluster/0"))
+    (found,) = await desk.dispatcher.find_candidates(set(), set())
+    assert not found.owner_alive
+    rival = desk.dispatcher
+    desk.restart("third")
+    assert await rival.take_up("w", found.owner) == "resumed"
+    assert await desk.dispatcher.take_up("w", found.owner) == "owned"
+    assert read_status(desk.stage.store, "w").owner == "another/0"
+
+
+async def test_a_workflow_that_ended_meanwhile_is_left_alone(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit(())
+    await desk.finish(0)
+    assert await desk.dispatcher.find_candidates(set(), set()) == []
+    desk.restart("another")
+    assert await desk.dispatcher.take_up("w", "cluster/0") == "ended"
+
+
+async def test_one_workflow_that_cannot_go_on_keeps_no_other_from_it() -> None:
+    outcomes: dict[str, str | Exception] = {
+        "a": "resumed",
+        "b": LostOwnershipError("b", 1, 2),
+        "c": CorruptJournalError("file", 3, "why"),
+        "d": "owned",
+    }
+    asked = []
+
+    async def take_up(candidate: Candidate) -> str:
+        asked.append(candidate.workflow_id)
+        outcome = outcomes[candidate.workflow_id]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    candidates = [Candidate(workflow_id=each, owner="o", owner_alive=False) for each in outcomes]
+    alive = Candidate(workflow_id="e", owner="o", owner_alive=True)
+    found = await recover_all([*candidates, alive], take_up)
+    told = [(each.workflow_id, each.outcome) for each in found]
+    assert told == [
+        ("a", "resumed"),
+        ("b", "owned"),
+        ("c", "refused"),
+        ("d", "owned"),
+        ("e", "owned"),
+    ]
+    assert found[2].error == outcomes["c"]
+    assert asked == ["a", "b", "c", "d"]
+
+
+def test_what_ran_comes_before_what_waited_and_older_before_younger() -> None:
+    def stored(name: str, status: Status, created_us: int) -> WorkflowSummary:
+        return WorkflowSummary(workflow_id=name, status=status, created_us=created_us, owner="o")
+
+    found = choose_candidates(
+        [
+            stored("waits", Status.PENDING, 1),
+            stored("younger", Status.RUNNING, 9),
+            stored("older", Status.RUNNING, 5),
+        ],
+        alive=set(),
+        force=set(),
+    )
+    assert [each.workflow_id for each in found] == ["older", "younger", "waits"]

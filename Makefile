@@ -19,12 +19,11 @@ help:  ## list these commands
 demo: $(INSTALLED)  ## kill a whole Ray cluster halfway through a job, and see the job go on
 	@$(BIN)/python docs/examples/stdlib_survey.py $(ARGS)
 
-test: $(INSTALLED)  ## run all tests, with the quick ones of the storage servers
+test: $(INSTALLED) servers  ## run all tests, on all storage servers there are
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-servers: $(INSTALLED) servers  ## run the tests of storage on all servers there are
-	@MILEPOST_TEST_SERVERS="s3 gcs azure fsspec" $(BIN)/python -m pytest tests/journal \
-		tests/cluster/test_remote_storage.py $(ARGS)
+test-servers: $(INSTALLED) servers  ## run the tests of storage alone
+	@$(BIN)/python -m pytest tests/journal tests/cluster/test_remote_storage.py $(ARGS)
 
 servers:  ## install what pip cannot of the storage servers that the tests use (needs npm)
 	@test -e $(AZURITE) || { command -v npm >/dev/null && \

@@ -21,8 +21,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # After the settings: it imports the cluster's helper, which reads the token once.
 from storage_servers import SERVERS, NotInstalledError, StorageServer
 
-CHOSEN = os.environ.get("MILEPOST_TEST_SERVERS", "s3 fsspec").split()
-"""The storage servers to test on: by default the quick ones, with ``make test-servers`` all."""
+CHOSEN = os.environ.get("MILEPOST_TEST_SERVERS", " ".join(SERVERS)).split()
+"""The storage servers to test on: all of them, unless the variable names some."""
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def storage_server() -> Iterator[Callable[[str], StorageServer]]:
 
         def get(name: str) -> StorageServer:
             if name not in CHOSEN:
-                pytest.skip(f"{name} was not asked for: make test-servers runs all servers")
+                pytest.skip(f"{name} is not among MILEPOST_TEST_SERVERS")
             if name not in running:
                 try:
                     server = stack.enter_context(SERVERS[name]())

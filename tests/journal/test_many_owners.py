@@ -240,7 +240,7 @@ def test_nothing_acknowledged_is_lost_whatever_the_weather(
     run_examples(kind, examples, tmp_path, storage_server, terms=5, flushes=12)
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("s3", 4), ("gcs", 8)])
+@pytest.mark.parametrize(("kind", "examples"), [("s3", 4), ("gcs", 8), ("azure", 4)])
 def test_nothing_acknowledged_is_lost_in_a_bucket(
     kind: str,
     examples: int,
@@ -328,7 +328,7 @@ for _ in range(3):
 """
 
 
-@pytest.mark.parametrize("kind", ["local", "s3", "gcs"])
+@pytest.mark.parametrize("kind", ["local", "s3", "gcs", "azure"])
 @pytest.mark.parametrize("pause_ms", [0, 3, 11])
 def test_an_owner_that_was_stopped_and_goes_on_writes_nothing_that_counts(
     kind: str,

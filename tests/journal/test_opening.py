@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from milepost.errors import CorruptJournalError, StorageUriError, UnsupportedFormatError
 from milepost.journal import LocalStore, MemoryStore, Store, open_store, read_store_id
 from milepost.journal.root import create_root
+from storage_servers import StorageServer
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file:{}", "local://{}", "FILE://localhost{}"])
@@ -141,6 +144,19 @@ def test_a_remote_store_is_the_same_one_for_everybody_who_opens_it(remote_uri: s
 def test_a_remote_place_that_is_no_store_is_not_made_one_by_reading(remote_uri: str) -> None:
     with pytest.raises(StorageUriError, match="no Milepost store"):
         open_store(remote_uri, create=False)
+
+
+def test_a_real_server_that_damages_uploads_is_refused_with_the_remedy(
+    storage_server: Callable[[str], StorageServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = storage_server("nanio").uri(secrets.token_hex(8))
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")  # the library's own
+    with pytest.raises(StorageUriError, match=r"chunk framing as data.*when_required"):
+        open_store(uri)
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+    store = open_store(uri)
+    store.put("a", [b"hello"])
+    assert store.get("a") == b"hello"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Servers that speak S3, GCS and Azure, started on the loopback interface for tests.
 
-Each is a process of its own with an empty bucket, and keeps everything in memory. Their keys are
-the ones that emulators publish, or made up. A server whose program is not installed raises
-:class:`NotInstalledError`; nothing is ever fetched from here.
+Each is a process of its own with an empty bucket, and keeps everything in memory; only the one that
+misbehaves keeps it in a temporary folder. Their keys are the ones that emulators publish, or made
+up. A server whose program is not installed raises :class:`NotInstalledError`; nothing is ever
+fetched from here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -35,6 +37,8 @@ AZURE_KEY = base64.b64encode(b"a key that only a test server takes".ljust(64, b"
 
 AZURITE = Path(__file__).parents[2] / ".servers/node_modules/.bin/azurite-blob"
 """Where `make servers` puts it."""
+
+AZURITE_REPLIES = Path(__file__).with_name("azurite_replies.cjs")
 
 
 class NotInstalledError(Exception):
@@ -132,6 +136,27 @@ def s3_server() -> Iterator[StorageServer]:
 
 
 @contextmanager
+def nanio_server() -> Iterator[StorageServer]:
+    """Run nanio, an S3 server that stores the framing of uploads with checksums as if it were data.
+
+    Raises:
+        NotInstalledError: If it is not installed.
+    """
+    if importlib.util.find_spec("nanio") is None:
+        raise NotInstalledError("no S3 server that misbehaves: pip install nanio")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / BUCKET).mkdir()
+        command = [
+            *(sys.executable, "-m", "nanio", "serve", "--data-dir", folder),
+            *("--host", ADDRESS, "--port", str(port)),
+        ]
+        keys = {"NANIO_ACCESS_KEY": S3_KEY, "NANIO_SECRET_KEY": S3_SECRET}
+        with running(command, f"http://{ADDRESS}:{port}", keys):
+            yield StorageServer("nanio", s3_uri(port), secrets=(S3_KEY, S3_SECRET))
+
+
+@contextmanager
 def gcs_server() -> Iterator[StorageServer]:
     """Run fake-gcs-server.
 
@@ -174,8 +199,11 @@ def azure_server() -> Iterator[StorageServer]:
         *(program, "--inMemoryPersistence", "--disableTelemetry", "--silent"),
         *("--skipApiVersionCheck", "--blobHost", ADDRESS, "--blobPort", str(port)),
     ]
-    accounts = {"AZURITE_ACCOUNTS": f"{AZURE_ACCOUNT}:{AZURE_KEY}"}
-    with running(command, f"http://{ADDRESS}:{port}/", accounts):
+    settings = {
+        "AZURITE_ACCOUNTS": f"{AZURE_ACCOUNT}:{AZURE_KEY}",
+        "NODE_OPTIONS": f'--require "{AZURITE_REPLIES}"',
+    }
+    with running(command, f"http://{ADDRESS}:{port}/", settings):
         make_container(f"{ADDRESS}:{port}")
         yield StorageServer(
             "azure",
@@ -213,6 +241,7 @@ def fsspec_memory() -> Iterator[StorageServer]:
 
 SERVERS: Mapping[str, Callable[[], AbstractContextManager[StorageServer]]] = {
     "s3": s3_server,
+    "nanio": nanio_server,
     "gcs": gcs_server,
     "azure": azure_server,
     "fsspec": fsspec_memory,

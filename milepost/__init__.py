@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         get_status,
         init,
         list_all,
+        options,
         recover,
         resume,
         resume_all,
@@ -61,6 +62,7 @@ __all__ = [
     "get_status",
     "init",
     "list_all",
+    "options",
     "recover",
     "resume",
     "resume_all",
@@ -75,7 +77,6 @@ _STILL_MISSING = frozenset(
         "EventListener",
         "cancel",
         "get_metadata",
-        "options",
         "sleep",
         "wait_for_event",
     }

@@ -28,6 +28,11 @@ SIGNATURES = {
         "(status_filter: 'Status | str | set[Status] | set[str] | set[Status | str] | None' = None)"
         " -> 'list[tuple[str, Status]]'"
     ),
+    "options": (
+        "(*, task_id: 'str | None' = None, metadata: 'dict[str, Any] | None' = None, "
+        "catch_exceptions: 'bool | None' = None, checkpoint: 'bool | None' = None, "
+        "**unknown: 'Any') -> 'GivenOptions'"
+    ),
     "recover": "(force: 'Sequence[str]' = ()) -> 'list[Recovered]'",
     "resume": "(workflow_id: 'str') -> 'Any'",
     "resume_all": ("(include_failed: 'bool' = False) -> 'list[tuple[str, ray.ObjectRef[Any]]]'"),

@@ -21,6 +21,7 @@ from milepost.engine.compiler import compile_dag
 from milepost.engine.context import current_task
 from milepost.engine.environment import capture_environment
 from milepost.engine.messages import Submission, Verdict
+from milepost.engine.options import options, pack_metadata
 from milepost.engine.payloads import BlobCollector
 from milepost.engine.plain import execute
 from milepost.engine.recovery import Recovered
@@ -33,8 +34,24 @@ from milepost.errors import (
     MilepostError,
 )
 from milepost.journal import encode_workflow_id
-from milepost.replay.payload import Encoding, inline, pack_plain
 from milepost.replay.state import DURABILITIES, Status
+
+__all__ = [
+    "continuation",
+    "delete",
+    "get_output",
+    "get_output_async",
+    "get_status",
+    "init",
+    "list_all",
+    "options",
+    "recover",
+    "resume",
+    "resume_all",
+    "resume_async",
+    "run",
+    "run_async",
+]
 
 
 def init(
@@ -85,7 +102,7 @@ def run(
             as its value; one inside a list, dict or object arrives as an ``ObjectRef``.
         *args: What the DAG's ``InputNode`` stands for, by position.
         workflow_id: The id; by default a random one.
-        metadata: A dict of plain data to keep with the workflow.
+        metadata: A dict of what JSON can hold, to keep with the workflow.
         durability: "pipelined": a task may start while its inputs' commits are being written;
             "strict": it starts only when they are durable.
         **kwargs: What the DAG's ``InputNode`` stands for, by name.
@@ -345,9 +362,7 @@ def _submit(
     _check_id(workflow_id)
     if durability not in DURABILITIES:
         raise InvalidOptionError(f"durability must be one of {DURABILITIES}, not {durability!r}")
-    packed = pack_plain({} if metadata is None else metadata)
-    if packed is None or not isinstance(metadata, dict | None):
-        raise InvalidOptionError("metadata must be a dict of plain data with text keys (like JSON)")
+    packed = pack_metadata({} if metadata is None else metadata)
     session = connect()
     blobs, fingerprints = BlobCollector(), dict[str, str]()
     submission = Submission(
@@ -355,7 +370,7 @@ def _submit(
         nonce=uuid.uuid4().hex,
         fragment=compile_dag(dag, blobs, args, kwargs, fingerprints),
         blobs=blobs.blobs,
-        metadata=inline(Encoding.PLAIN.value, packed),
+        metadata=packed,
         environment=capture_environment() | {"code": fingerprints},
         durability=durability,
         versions=_describe_versions(),

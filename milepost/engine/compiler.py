@@ -27,15 +27,15 @@ from milepost.engine.arguments import (
     pack_template,
 )
 from milepost.engine.functions import describe_function, fingerprint_code, name_task
-from milepost.engine.options import pack_options
+from milepost.engine.options import PackedOptions, pack_options
 from milepost.engine.payloads import Sink, serialize, serialize_opaque
 from milepost.errors import (
     InvalidGraphError,
     NotSerializableError,
     SignatureMismatchError,
 )
-from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
-from milepost.replay.payload import pack_plain
+from milepost.replay.fragment import NO_METADATA, Constant, Fragment, Function, TaskOptions
+from milepost.replay.payload import Payload, pack_plain
 
 _UNDER_WAY = -1
 
@@ -124,7 +124,9 @@ class _Compiler:
         self._function_rows: list[Function] = []
         self._function_numbers: dict[int, int] = {}
         self._options: dict[TaskOptions, int] = {}
-        self._option_numbers: dict[int, int] = {}
+        self._packed_options: dict[int, PackedOptions] = {}
+        self._metadata: dict[Payload, int] = {}
+        self._node_metadata: list[int] = []
         self._templates: dict[bytes, int] = {}
         self._constants: list[Constant] = []
         self._constant_positions: dict[int, int] = {}
@@ -150,6 +152,8 @@ class _Compiler:
             node_templates=templates,
             input_counts=tuple(self._counts),
             inputs=tuple(self._inputs),
+            metadata=tuple(self._metadata),
+            node_metadata=tuple(self._node_metadata) if self._metadata else (),
         )
 
     def _require_used(self) -> None:
@@ -199,16 +203,18 @@ class _Compiler:
         """Appends the row of a node whose inputs all have theirs."""
         positions: dict[int, int] = {}
         template = self._build_template(node, positions)
-        function, options = node._body, node._bound_options  # get_options() copies
+        function = node._body
         self._check_signature(function, node)
+        options = self._pack_options(node._bound_options, function)  # get_options() copies
         row = (
-            self._names.setdefault(name_task(function), len(self._names)),
+            self._names.setdefault(options.task_id or name_task(function), len(self._names)),
             self._number_function(function),
-            self._number_options(options, function),
+            self._options.setdefault(options.how, len(self._options)),
             self._templates.setdefault(template, len(self._templates)),
         )
         self._numbers[id(node)] = len(self._rows)
         self._rows.append(row)
+        self._node_metadata.append(self._number_metadata(options.metadata))
         self._counts.append(len(positions))
         self._inputs.extend(positions)
 
@@ -223,15 +229,19 @@ class _Compiler:
             self._function_numbers[id(function)] = number
         return number
 
-    def _number_options(self, options: dict[str, Any], function: Any) -> int:
+    def _pack_options(self, options: dict[str, Any], function: Any) -> PackedOptions:
         key = id(options) if options else 0  # nodes without options have a dict of their own each
-        number = self._option_numbers.get(key)
-        if number is None:
+        packed = self._packed_options.get(key)
+        if packed is None:
             packed = pack_options(options, name_task(function), self._sink)
-            number = self._options.setdefault(packed, len(self._options))
-            self._option_numbers[key] = number
+            self._packed_options[key] = packed
             self._kept.append(options)
-        return number
+        return packed
+
+    def _number_metadata(self, metadata: Payload | None) -> int:
+        if metadata is None:
+            return NO_METADATA
+        return self._metadata.setdefault(metadata, len(self._metadata))
 
     def _check_signature(self, function: Any, node: FunctionNode) -> None:
         """Checks each shape of call once per function; binding costs more than all the rest."""

@@ -1,21 +1,155 @@
-"""Task options: which are ours, which are Ray's, and how they are stored."""
+"""Task options: which are ours, which are Ray's, and how they are stored.
+
+Ray refuses options that it does not know, so ours travel in one it passes on unseen: a label named
+``milepost``, whose text is JSON. Labels of the user's own stay beside it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from ray.remote_function import RemoteFunction
 
 from milepost.engine.payloads import Sink, serialize
 from milepost.errors import InvalidOptionError, NotSerializableError
 from milepost.replay.fragment import TaskOptions
+from milepost.replay.payload import Encoding, Payload, inline, pack_plain
+
+Function = TypeVar("Function")
 
 MAX_RETRIES_DEFAULT = 3
 """As Ray's own default for tasks."""
+
+_LABELS = "_labels"
+_LABEL = "milepost"
 
 _ENGINE_OPTIONS = frozenset({"max_retries", "retry_exceptions", "num_returns"})
 """Options of Ray tasks that the engine fulfils itself."""
 
 
-def pack_options(options: dict[str, Any], task: str, sink: Sink) -> TaskOptions:
+class GivenOptions(dict[str, Any]):
+    """Durable options of a task, as :func:`options` returns them: for ``**``, or a decorator."""
+
+    def __call__(self, function: Function) -> Function:
+        """Gives these options to a ``@ray.remote`` function, instead of those it had.
+
+        Raises:
+            InvalidOptionError: If ``function`` is something else.
+        """
+        if not isinstance(function, RemoteFunction):
+            raise InvalidOptionError(
+                f"@milepost.options(...) stands above @ray.remote, not above an object of type "
+                f"{type(function).__name__}; f.options(**milepost.options(...)) also works"
+            )
+        given = function._default_options
+        given[_LABELS] = {**(given.get(_LABELS) or {}), **self[_LABELS]}
+        return cast(Function, function)
+
+
+def options(
+    *,
+    task_id: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    catch_exceptions: bool | None = None,
+    checkpoint: bool | None = None,
+    **unknown: Any,
+) -> GivenOptions:
+    """Sets what a durable task has beyond a Ray task.
+
+    Works as a decorator above ``@ray.remote``, as ``f.options(**milepost.options(...))`` and as
+    ``@ray.remote(**milepost.options(...))``. Options given later replace all of those given before;
+    options of Ray are not touched. (They travel in Ray's option ``_labels``, so a later
+    ``.options(_labels=...)`` drops them, and labels of a function's own are to be given again with
+    them: ``_labels={**milepost.options(...)["_labels"], "mine": "x"}``.)
+
+    Args:
+        task_id: The task's id in its workflow; by default the function's name. Further tasks of an
+            id are numbered: ``name``, ``name_1``, ``name_2``.
+        metadata: A dict of what JSON can hold, kept with the task.
+        catch_exceptions: If true, the task's value is a pair: ``(result, None)``, or
+            ``(None, exception)`` if it failed for good, or something in its continuation did.
+        checkpoint: Whether the value is worth storing; by default as for the task whose
+            continuation it belongs to, and true in the end.
+        **unknown: There are no others; options of Ray are given to Ray.
+
+    Returns:
+        A dict to be unpacked, which can also be called with a ``@ray.remote`` function.
+
+    Raises:
+        InvalidOptionError: If there is no such option, or it cannot have this value.
+
+    Example:
+        >>> @milepost.options(task_id="load", catch_exceptions=True)
+        ... @ray.remote(max_retries=2)
+        ... def load(path):
+        ...     return open(path).read()
+    """
+    if unknown:
+        raise InvalidOptionError(
+            f"milepost.options() has no {', '.join(map(repr, unknown))}, but task_id, metadata, "
+            f"catch_exceptions and checkpoint; options of Ray go to f.options() or @ray.remote()"
+        )
+    if task_id is not None:
+        _require_task_id(task_id)
+    _require_bool("catch_exceptions", catch_exceptions)
+    _require_bool("checkpoint", checkpoint)
+    if metadata is not None:
+        pack_metadata(metadata)
+    chosen = {
+        "task_id": task_id,
+        "metadata": metadata,
+        "catch_exceptions": catch_exceptions,
+        "checkpoint": checkpoint,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return GivenOptions({_LABELS: {_LABEL: json.dumps(given)}})
+
+
+def _require_task_id(task_id: object) -> None:
+    if not isinstance(task_id, str) or not task_id:
+        raise InvalidOptionError(f"task_id must be text that is not empty, not {task_id!r}")
+
+
+def _require_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool | None):
+        raise InvalidOptionError(f"{name} must be True or False, not {value!r}")
+
+
+def pack_metadata(metadata: object) -> Payload:
+    """Returns a user's metadata in stored form.
+
+    Raises:
+        InvalidOptionError: If it is not a dict of what JSON can hold.
+    """
+    if not isinstance(metadata, dict):
+        raise InvalidOptionError(f"metadata must be a dict, not {type(metadata).__name__}")
+    try:
+        packed = pack_plain(json.loads(json.dumps(metadata)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidOptionError(f"metadata must be what JSON can hold: {error}") from error
+    if packed is None:
+        raise InvalidOptionError("metadata may hold integers of 64 bits, and text that is UTF-8")
+    return inline(Encoding.PLAIN.value, packed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedOptions:
+    """The options of a task, as its graph stores them.
+
+    Attributes:
+        task_id: The id that was asked for, or None.
+        metadata: The user's metadata, or None.
+        how: How it is run.
+    """
+
+    task_id: str | None
+    metadata: Payload | None
+    how: TaskOptions
+
+
+def pack_options(options: dict[str, Any], task: str, sink: Sink) -> PackedOptions:
     """Returns the options given to ``@ray.remote``, ``.options`` or both, in stored form.
 
     Raises:
@@ -27,16 +161,25 @@ def pack_options(options: dict[str, Any], task: str, sink: Sink) -> TaskOptions:
             f"task {task} has num_returns={options['num_returns']!r}; a durable task has one "
             f"result (return a tuple)"
         )
+    given = json.loads((options.get(_LABELS) or {}).get(_LABEL, "{}"))
     retries = options.get("max_retries")
     retries = MAX_RETRIES_DEFAULT if retries is None else retries
     try:
-        return TaskOptions(
+        how = TaskOptions(
             max_retries=retries,
             retry_errors=serialize(_normalize(options.get("retry_exceptions", False)), sink),
             ray=serialize(_select_ray_options(options), sink),
+            catch_exceptions=given.get("catch_exceptions", False),
+            checkpoint=given.get("checkpoint"),
         )
     except NotSerializableError as error:
         raise NotSerializableError(f"options of task {task}: {error}") from error
+    metadata = given.get("metadata")
+    return PackedOptions(
+        task_id=given.get("task_id"),
+        metadata=None if metadata is None else pack_metadata(metadata),
+        how=how,
+    )
 
 
 def _normalize(retry_exceptions: Any) -> Any:
@@ -55,4 +198,5 @@ def _select_ray_options(options: dict[str, Any]) -> dict[str, Any]:
     }
     if "runtime_env" in selected:
         selected["runtime_env"] = dict(selected["runtime_env"])
-    return selected
+    labels = {key: text for key, text in selected.pop(_LABELS, {}).items() if key != _LABEL}
+    return {**selected, _LABELS: labels} if labels else selected

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from milepost.replay.payload import Payload
 
+NO_METADATA = -1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
@@ -35,13 +37,24 @@ class TaskOptions:
 
     Attributes:
         max_retries: How often a failed attempt is repeated; -1 repeats for ever.
+        retry_errors: Which exceptions of user code are repeated: a bool, or pickled exception
+            types.
         ray: The options for Ray (resources, runtime environment, ...), opaque to replay.
+        catch_exceptions: Whether the value is a pair of result and error, so that no failure goes
+            beyond the task.
+        checkpoint: Whether the value is to be stored; None: as for the task that created it.
     """
 
     max_retries: int
     retry_errors: Payload
-    """Which exceptions of user code are repeated: a bool, or pickled exception types."""
     ray: Payload
+    catch_exceptions: bool = False
+    checkpoint: bool | None = None
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether there is nothing but what the engine and Ray need to run it."""
+        return not self.catch_exceptions and self.checkpoint is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +83,9 @@ class Fragment:
         node_names: For each node, its position in ``names``; likewise the next three.
         input_counts: For each node, how many entries of ``inputs`` are its own.
         inputs: The nodes whose values each node takes, each smaller than the node itself.
+        metadata: Distinct metadata of users, plain dicts.
+        node_metadata: For each node its position in ``metadata``, or ``NO_METADATA``; empty if no
+            node has any.
     """
 
     names: tuple[str, ...]
@@ -83,6 +99,8 @@ class Fragment:
     node_templates: tuple[int, ...]
     input_counts: tuple[int, ...]
     inputs: tuple[int, ...]
+    metadata: tuple[Payload, ...] = ()
+    node_metadata: tuple[int, ...] = ()
 
 
 def find_fault(fragment: Fragment) -> str | None:
@@ -101,6 +119,11 @@ def find_fault(fragment: Fragment) -> str | None:
             return f"column {name} has {len(column)} rows, not {width}"
         if min(column) < 0 or max(column) >= limit:
             return f"column {name} points outside its table of {limit}"
+    described = fragment.node_metadata
+    if described and (len(described) != width or min(described) < NO_METADATA):
+        return "column node_metadata does not fit the nodes"
+    if max(described, default=NO_METADATA) >= len(fragment.metadata):
+        return f"column node_metadata points outside its table of {len(fragment.metadata)}"
     return _find_input_fault(fragment, width) or _find_unused(fragment, width)
 
 

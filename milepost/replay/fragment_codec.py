@@ -19,13 +19,14 @@ from milepost.replay.columns import (
     unpack_payload,
 )
 from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
+from milepost.replay.payload import Payload
 
 _FRAGMENT_TYPES = (list,) * 5 + (object,) * 6
 
 
 def pack_fragment(fragment: Fragment) -> list[Any]:
     """Returns ``fragment`` as plain data."""
-    return [
+    packed = [
         list(fragment.names),
         [[item.name, item.digest, pack_payload(item.code)] for item in fragment.functions],
         [
@@ -41,6 +42,18 @@ def pack_fragment(fragment: Fragment) -> list[Any]:
         pack_integers(fragment.input_counts),
         pack_integers(_to_distances(fragment)),
     ]
+    if fragment.node_metadata or not all(item.is_ordinary for item in fragment.options):
+        packed.append(_pack_settings(fragment))
+    return packed
+
+
+def _pack_settings(fragment: Fragment) -> list[Any]:
+    """Returns what only few fragments have, as one more element."""
+    return [
+        [[item.catch_exceptions, item.checkpoint] for item in fragment.options],
+        [pack_payload(item) for item in fragment.metadata],
+        pack_integers(fragment.node_metadata),
+    ]
 
 
 def unpack_fragment(packed: object) -> Fragment:
@@ -49,16 +62,20 @@ def unpack_fragment(packed: object) -> Fragment:
     Raises:
         ValueError: If it is not such a value.
     """
+    settings = None
+    if type(packed) is list and len(packed) == len(_FRAGMENT_TYPES) + 1:
+        *packed, settings = packed
     names, functions, options, templates, constants, *columns = expect_fields(
         packed, *_FRAGMENT_TYPES
     )
+    rows, metadata, node_metadata = _unpack_settings(settings, len(options))
     node_names, node_functions, node_options, node_templates, counts, distances = map(
         unpack_integers, columns
     )
     return Fragment(
         names=tuple(expect_rows(names, str)),
         functions=tuple(map(_unpack_function, functions)),
-        options=tuple(map(_unpack_options, options)),
+        options=tuple(map(_unpack_options, options, rows)),
         templates=tuple(expect_rows(templates, bytes)),
         constants=tuple(map(_unpack_constant, constants)),
         node_names=node_names,
@@ -67,7 +84,20 @@ def unpack_fragment(packed: object) -> Fragment:
         node_templates=node_templates,
         input_counts=counts,
         inputs=_from_distances(counts, distances),
+        metadata=metadata,
+        node_metadata=node_metadata,
     )
+
+
+def _unpack_settings(
+    packed: object, width: int
+) -> tuple[list[object], tuple[Payload, ...], tuple[int, ...]]:
+    if packed is None:
+        return [[False, None]] * width, (), ()
+    rows, metadata, node_metadata = expect_fields(packed, list, list, object)
+    if len(rows) != width:
+        raise ValueError("settings do not fit the options")
+    return rows, tuple(map(expect_payload, metadata)), unpack_integers(node_metadata)
 
 
 def _unpack_function(packed: object) -> Function:
@@ -75,10 +105,17 @@ def _unpack_function(packed: object) -> Function:
     return Function(name=name, digest=digest, code=unpack_payload(code))
 
 
-def _unpack_options(packed: object) -> TaskOptions:
+def _unpack_options(packed: object, settings: object) -> TaskOptions:
     retries, errors, ray = expect_fields(packed, int, object, object)
+    catch, checkpoint = expect_fields(settings, bool, object)
+    if checkpoint not in (None, True, False):
+        raise ValueError("checkpoint is neither a boolean nor nil")
     return TaskOptions(
-        max_retries=retries, retry_errors=expect_payload(errors), ray=expect_payload(ray)
+        max_retries=retries,
+        retry_errors=expect_payload(errors),
+        ray=expect_payload(ray),
+        catch_exceptions=catch,
+        checkpoint=checkpoint,
     )
 
 

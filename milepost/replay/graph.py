@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
-from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
+from milepost.replay.fragment import NO_METADATA, Constant, Fragment, Function, TaskOptions
+from milepost.replay.payload import Payload
 
 _NUMBERED = re.compile(r"(.*)_([1-9][0-9]{0,15})", re.DOTALL)
 NO_NODE = -1
@@ -38,6 +39,7 @@ class Graph:
         node_constants: For each node the position of its fragment's first constant.
         node_names: For each node its position in ``names``.
         node_ordinals: For each node its number among those of the same name.
+        metadata: The users' metadata of the nodes that have some.
     """
 
     __slots__ = (
@@ -52,6 +54,7 @@ class Graph:
         "_template_numbers",
         "constants",
         "functions",
+        "metadata",
         "names",
         "node_constants",
         "node_functions",
@@ -75,6 +78,7 @@ class Graph:
         self.node_options = integers()
         self.node_templates = integers()
         self.node_constants = integers()
+        self.metadata: dict[int, Payload] = {}
         self._name_numbers: dict[str, int] = {}
         self._name_tasks: list[array[int]] = []
         self._function_numbers: dict[bytes, int] = {}
@@ -146,6 +150,9 @@ class Graph:
         self.constants.extend(_shift(constant, first) for constant in fragment.constants)
         self._add_names(fragment, first)
         self._add_edges(fragment, first)
+        for offset, at in enumerate(fragment.node_metadata):
+            if at != NO_METADATA:
+                self.metadata[first + offset] = fragment.metadata[at]
         return first
 
     def _add_function(self, function: Function) -> int:

@@ -175,6 +175,19 @@ class State:
         return hashlib.sha256(b"".join(map(_pack, self._parts()))).hexdigest()
 
     def _parts(self) -> list[object]:
+        return [*self._first_parts(), *self._settings()]
+
+    def _settings(self) -> list[object]:
+        """What tasks may have since a later version of the digest; nothing where they do not."""
+        options = self.graph.options
+        settings = [[each.catch_exceptions, each.checkpoint] for each in options]
+        metadata = [[task, _flat(data)] for task, data in self.graph.metadata.items()]
+        return [
+            *([["settings", settings]] if not all(each.is_ordinary for each in options) else []),
+            *([["metadata", metadata]] if metadata else []),
+        ]
+
+    def _first_parts(self) -> list[object]:
         graph = self.graph
         return [
             [self.workflow_id, self.created_us, self.started_us, self.ended_us],

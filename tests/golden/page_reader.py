@@ -198,7 +198,11 @@ def decode_error(packed: list[Any]) -> dict[str, Any]:
 
 def decode_fragment(packed: list[Any]) -> dict[str, Any]:
     """Read a piece of graph."""
-    found = dict(zip(FRAGMENT, packed, strict=True))
+    found = dict(zip(FRAGMENT, packed[: len(FRAGMENT)], strict=True))
+    defaults = [[[False, None]] * len(found["options"]), [], []]
+    rows, metadata, described = packed[len(FRAGMENT)] if len(packed) > len(FRAGMENT) else defaults
+    found["metadata"] = [decode_payload(each) for each in metadata]
+    found["node_metadata"] = decode_column(described)
     for name in FRAGMENT[5:]:
         found[name] = decode_column(found[name])
     owners = [node for node, count in enumerate(found["input_counts"]) for _ in range(count)]
@@ -212,8 +216,10 @@ def decode_fragment(packed: list[Any]) -> dict[str, Any]:
             "max_retries": retries,
             "retry_errors": decode_payload(errors),
             "ray": decode_payload(ray),
+            "catch_exceptions": catch,
+            "checkpoint": checkpoint,
         }
-        for retries, errors, ray in found["options"]
+        for (retries, errors, ray), (catch, checkpoint) in zip(found["options"], rows, strict=True)
     ]
     found["constants"] = [
         {"payload": decode_payload(payload), "nodes": decode_column(nodes)}

@@ -116,7 +116,10 @@ class WorkflowNotFoundError(WorkflowError, ValueError):
 
     def __str__(self) -> str:
         where = f" in {self.storage}" if self.storage else ""
-        return f"no workflow {self.workflow_id!r}{where}; milepost.list_all() names the known ones"
+        return (
+            f"No such workflow_id {self.workflow_id!r}{where}; milepost.list_all() names the known "
+            f"ones"
+        )
 
 
 class TaskNotFoundError(WorkflowError, ValueError):
@@ -129,7 +132,7 @@ class TaskNotFoundError(WorkflowError, ValueError):
 
     def __str__(self) -> str:
         near = f"; there is {', '.join(map(repr, self.near))}" if self.near else ""
-        return f"no task {self.task_id!r} in workflow {self.workflow_id!r}{near}"
+        return f"No such task_id {self.task_id!r} in workflow {self.workflow_id!r}{near}"
 
 
 class OutputNotAvailableError(WorkflowError, ValueError):

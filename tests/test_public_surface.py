@@ -15,6 +15,7 @@ from milepost import WorkflowStatus, errors
 SIGNATURES = {
     "continuation": "(dag: 'Any') -> 'Any'",
     "delete": "(workflow_id: 'str') -> 'None'",
+    "get_metadata": "(workflow_id: 'str', task_id: 'str | None' = None) -> 'dict[str, Any]'",
     "get_output": "(workflow_id: 'str', *, task_id: 'str | None' = None) -> 'Any'",
     "get_output_async": (
         "(workflow_id: 'str', *, task_id: 'str | None' = None) -> 'ray.ObjectRef[Any]'"
@@ -28,6 +29,7 @@ SIGNATURES = {
         "(status_filter: 'Status | str | set[Status] | set[str] | set[Status | str] | None' = None)"
         " -> 'list[tuple[str, Status]]'"
     ),
+    "list_tasks": "(workflow_id: 'str') -> 'list[dict[str, Any]]'",
     "options": (
         "(*, task_id: 'str | None' = None, metadata: 'dict[str, Any] | None' = None, "
         "catch_exceptions: 'bool | None' = None, checkpoint: 'bool | None' = None, "

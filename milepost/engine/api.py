@@ -21,6 +21,7 @@ from milepost.engine.compiler import compile_dag
 from milepost.engine.context import current_task
 from milepost.engine.environment import capture_environment
 from milepost.engine.messages import Submission, Verdict
+from milepost.engine.metadata import TaskTable
 from milepost.engine.options import options, pack_metadata
 from milepost.engine.payloads import BlobCollector
 from milepost.engine.plain import execute
@@ -39,11 +40,13 @@ from milepost.replay.state import DURABILITIES, Status
 __all__ = [
     "continuation",
     "delete",
+    "get_metadata",
     "get_output",
     "get_output_async",
     "get_status",
     "init",
     "list_all",
+    "list_tasks",
     "options",
     "recover",
     "resume",
@@ -326,6 +329,55 @@ def list_all(
     statuses: dict[str, str] = _fetch(connect().manager.list_statuses.remote())
     found = [(workflow_id, Status(status)) for workflow_id, status in sorted(statuses.items())]
     return [item for item in found if item[1] in wanted]
+
+
+def get_metadata(workflow_id: str, task_id: str | None = None) -> dict[str, Any]:
+    """Tells what is known of a workflow, or of one of its tasks, at this moment.
+
+    Times are seconds since 1970; those that are not known yet are left out. Values that only
+    Python can read, such as exception types, are shown as "(pickled)": nothing stored is executed.
+
+    Args:
+        workflow_id: The workflow.
+        task_id: A task of it; by default the workflow itself.
+
+    Returns:
+        Of a workflow: ``status`` (as :func:`get_status` tells it), ``user_metadata``, ``stats``
+        with ``start_time`` and ``end_time`` of its latest run, ``tasks`` (how many are in which
+        state) and ``progress`` (the part of the tasks known so far that has a result, 0 to 1). Of a
+        task: ``task_id``, ``task_options``, ``user_metadata``, ``workflow_refs`` (the tasks whose
+        results it takes), ``stats``, ``state`` and ``attempts``.
+
+    Raises:
+        WorkflowNotFoundError: If there is no such workflow.
+        TaskNotFoundError: If it has no such task so far.
+        CorruptJournalError: If its journal is damaged.
+        StorageUnavailableError: If the storage fails.
+    """
+    dispatcher = _connect_for(workflow_id).dispatcher(workflow_id)
+    found: dict[str, Any] = _fetch(dispatcher.metadata.remote(workflow_id, task_id))
+    return found
+
+
+def list_tasks(workflow_id: str) -> list[dict[str, Any]]:
+    """Returns all tasks of a workflow so far, inputs before those that take them.
+
+    Args:
+        workflow_id: The workflow.
+
+    Returns:
+        For each task its ``task_id``, its ``state`` (WAITING for inputs, READY, SCHEDULED,
+        EXTENDED by a continuation that is under way, COMMITTED or FAILED), how many ``attempts`` it
+        had, and ``stats`` as in :func:`get_metadata`.
+
+    Raises:
+        WorkflowNotFoundError: If there is no such workflow.
+        CorruptJournalError: If its journal is damaged.
+        StorageUnavailableError: If the storage fails.
+    """
+    dispatcher = _connect_for(workflow_id).dispatcher(workflow_id)
+    table: TaskTable = _fetch(dispatcher.tasks.remote(workflow_id))
+    return table.describe()
 
 
 def continuation(dag: Any) -> Any:

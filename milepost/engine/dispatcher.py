@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -21,6 +22,7 @@ from milepost.engine.healing import PATIENCE_S, Healer
 from milepost.engine.host import WorkflowHost
 from milepost.engine.leases import LeaseKeeper, OwnerWatch, read_lease_s
 from milepost.engine.messages import Submission, Verdict
+from milepost.engine.metadata import TaskTable, describe_task, describe_workflow
 from milepost.engine.outputs import SealedOutput, describe_failure
 from milepost.engine.recovery import UNDER_WAY, Candidate, choose_candidates
 from milepost.engine.stored import StoredReader
@@ -432,6 +434,35 @@ class Dispatcher:
                 raise OutputNotAvailableError(workflow_id, Status.RESUMABLE.value, task_id)
             payload = self._pick_output(state, task_id)
         return SealedOutput(self._storage, workflow_id, state.incarnation, payload)
+
+    async def metadata(self, workflow_id: str, task_id: str | None = None) -> dict[str, Any]:
+        """Returns what is known of a workflow or of one of its tasks.
+
+        Raises:
+            WorkflowNotFoundError: If there is no such workflow.
+            TaskNotFoundError: If it has no such task so far.
+            CorruptJournalError: If its journal is damaged.
+            StorageUnavailableError: If the storage fails.
+        """
+        if task_id is None:
+            return await self._take(workflow_id, describe_workflow)
+        return await self._take(workflow_id, lambda state, _: describe_task(state, task_id))
+
+    async def tasks(self, workflow_id: str) -> TaskTable:
+        """Returns all tasks of a workflow so far; raises like :meth:`metadata`."""
+        return await self._take(workflow_id, lambda state, _: TaskTable.of(state))
+
+    async def _take(self, workflow_id: str, take: Callable[[State, Status], Result]) -> Result:
+        """Takes something out of a state; returns it when all it tells is durable."""
+        host = self._hosts.get(workflow_id)
+        if host is not None and host.state.status is not None:
+            taken = take(host.state, host.state.status)
+            with suppress(LostOwnershipError, StorageUnavailableError):
+                await host.sync()
+                return taken
+        status = Status(await self.status(workflow_id))
+        state, _ = await self._recall(workflow_id)
+        return take(state, status)
 
     async def _is_orphan_unless_recent(self, workflow_id: str) -> bool:
         return workflow_id not in self._recent and await self._is_orphan(workflow_id)

@@ -39,6 +39,8 @@ _STATUS_FROM: dict[Status, frozenset[Status | None]] = {
 }
 """From which statuses each status may be entered. RESUMABLE is never stored."""
 
+TIME_US_MAX = 2**63 - 1
+
 
 class _Refused(Exception):
     """Why an event is not legal; :func:`apply` adds the place."""
@@ -168,6 +170,7 @@ def _schedule(state: State, event: TasksScheduled) -> None:
     for task in tasks:
         _move(state, task, TaskState.SCHEDULED)
         state.attempts[task] += 1
+        state.task_started_us[task] = _clip(event.at_us)
     state.slices[event.slice] = Slice(option, dict.fromkeys(tasks))
     state.slice_counts[option] += 1
     state.next_slice += 1
@@ -193,8 +196,20 @@ def _commit(state: State, event: TasksCommitted) -> None:
     _require_known(state, event.node)
     for task, payload in zip(event.tasks, event.payloads, strict=True):
         _complete(state, task, payload)
+    for task, start, spent in zip(event.tasks, event.started_us, event.durations_us, strict=True):
+        _note_times(state, task, start, spent)
     _settle(state, event.slice, event.tasks)
     _note_worker(state, event.node)
+
+
+def _note_times(state: State, task: int, started_us: int, duration_us: int) -> None:
+    state.task_started_us[task] = _clip(started_us)
+    state.task_ended_us[task] = _clip(started_us + duration_us)
+
+
+def _clip(us: int) -> int:
+    """Clocks of workers can say anything; the columns hold 63 bits."""
+    return min(max(us, 0), TIME_US_MAX)
 
 
 def _complete(state: State, task: int, payload: Payload) -> None:
@@ -216,6 +231,7 @@ def _extend(state: State, event: GraphExtended) -> None:
     _require_well_formed(state, event.fragment)
     root = _add_fragment(state, event.fragment)
     state.creators[root] = event.task
+    _note_times(state, event.task, event.started_us, event.duration_us)
     _move(state, event.task, TaskState.EXTENDED)
     _settle(state, event.slice, (event.task,))
     _note_worker(state, event.node)
@@ -301,6 +317,8 @@ def _add_fragment(state: State, fragment: Fragment) -> int:
     state.attempts.extend([0] * width)
     state.waiting.extend(fragment.input_counts)
     state.results.extend([None] * width)
+    state.task_started_us.extend([0] * width)
+    state.task_ended_us.extend([0] * width)
     for offset, count in enumerate(fragment.input_counts):
         if count == 0:
             _make_ready(state, first + offset)

@@ -26,6 +26,11 @@ def integers(values: Iterable[int] = ()) -> array[int]:
     return array("q", values)
 
 
+def name_node(name: str, ordinal: int) -> str:
+    """Returns the id of the node that is number ``ordinal`` (from 0) of those called ``name``."""
+    return f"{name}_{ordinal}" if ordinal else name
+
+
 class Graph:
     """Nodes, their inputs and dependents, and the tables they point into.
 
@@ -106,9 +111,7 @@ class Graph:
 
     def task_id(self, node: int) -> str:
         """Returns the id of ``node``, unique in its workflow."""
-        ordinal = self.node_ordinals[node]
-        name = self.names[self.node_names[node]]
-        return f"{name}_{ordinal}" if ordinal else name
+        return name_node(self.names[self.node_names[node]], self.node_ordinals[node])
 
     def find(self, task_id: str) -> int | None:
         """Returns the node of this id, or None."""
@@ -183,8 +186,7 @@ class Graph:
         tasks = self._name_tasks[number]
         while True:
             ordinal = len(tasks)
-            wanted = f"{name}_{ordinal}" if ordinal else name
-            if self.find(wanted) is None:
+            if self.find(name_node(name, ordinal)) is None:
                 tasks.append(node)
                 return ordinal
             tasks.append(NO_NODE)

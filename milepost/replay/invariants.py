@@ -24,6 +24,7 @@ def check(state: State) -> None:
 
 def _check_sizes(state: State) -> None:
     sizes = {len(state.graph), len(state.tasks), len(state.attempts), len(state.waiting)}
+    sizes |= {len(state.task_started_us), len(state.task_ended_us)}
     assert sizes == {len(state.results)}, sizes
     numbers = list(state.workers.values())
     assert numbers == list(range(len(numbers))), numbers

@@ -86,6 +86,9 @@ class State:
         attempts: For each task, how many attempts were scheduled.
         waiting: For each task, how many of its inputs have no value yet.
         results: For each task, its committed value.
+        task_started_us: For each task, when its latest attempt was scheduled, or began if that is
+            known; 0 before. Like the next one no part of the digest.
+        task_ended_us: For each task, when its function returned; 0 before.
         creators: For the root of each continuation, the task that returned it.
         failures: For tasks that failed since the last resume, how often.
         failed: The errors of tasks in state FAILED, in order.
@@ -123,6 +126,8 @@ class State:
         "started_us",
         "status",
         "suspects",
+        "task_ended_us",
+        "task_started_us",
         "tasks",
         "versions",
         "waiting",
@@ -151,6 +156,8 @@ class State:
         self.attempts: array[int] = integers()
         self.waiting: array[int] = integers()
         self.results: list[Payload | None] = []
+        self.task_started_us: array[int] = integers()
+        self.task_ended_us: array[int] = integers()
         self.creators: dict[int, int] = {}
         self.failures: dict[int, int] = {}
         self.failed: dict[int, TaskError] = {}

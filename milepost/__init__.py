@@ -24,6 +24,7 @@ from milepost.replay.state import Status as WorkflowStatus
 if TYPE_CHECKING:
     from milepost.engine.api import (
         continuation,
+        current,
         delete,
         get_metadata,
         get_output,
@@ -57,6 +58,7 @@ __all__ = [
     "SUCCESSFUL",
     "WorkflowStatus",
     "continuation",
+    "current",
     "delete",
     "errors",
     "get_metadata",

@@ -80,6 +80,10 @@ class ConflictingInitError(UsageError, ValueError):
         )
 
 
+class OutsideTaskError(UsageError, AssertionError):
+    """What only a running task of a workflow can ask was asked elsewhere."""
+
+
 class InvalidStateTransitionError(UsageError, RuntimeError):
     """The workflow exists, but not in a status in which this call makes sense."""
 

@@ -14,6 +14,7 @@ from milepost import WorkflowStatus, errors
 
 SIGNATURES = {
     "continuation": "(dag: 'Any') -> 'Any'",
+    "current": "() -> 'TaskContext'",
     "delete": "(workflow_id: 'str') -> 'None'",
     "get_metadata": "(workflow_id: 'str', task_id: 'str | None' = None) -> 'dict[str, Any]'",
     "get_output": "(workflow_id: 'str', *, task_id: 'str | None' = None) -> 'Any'",
@@ -62,6 +63,7 @@ ERRORS = {
             "InvalidStateTransitionError": {"WorkflowActiveError": {}},
             "InvalidWorkflowIdError": {},
             "NotSerializableError": {},
+            "OutsideTaskError": {},
             "SignatureMismatchError": {},
             "StorageUriError": {},
         },

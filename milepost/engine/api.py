@@ -18,7 +18,7 @@ from ray.dag import FunctionNode
 from ray.exceptions import RayActorError, RayTaskError
 
 from milepost.engine.compiler import compile_dag
-from milepost.engine.context import current_task
+from milepost.engine.context import current, current_task
 from milepost.engine.environment import capture_environment
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.metadata import TaskTable
@@ -39,6 +39,7 @@ from milepost.replay.state import DURABILITIES, Status
 
 __all__ = [
     "continuation",
+    "current",
     "delete",
     "get_metadata",
     "get_output",

@@ -138,7 +138,10 @@ class _SliceRun:
             task.template, lambda kind, position: self._resolve(task, kind, position)
         )
         context = TaskContext(
-            workflow_id=self._order.workflow_id, task_id=task.task_id, attempt=task.attempt
+            workflow_id=self._order.workflow_id,
+            incarnation=self._order.incarnation,
+            task_id=task.task_id,
+            attempt=task.attempt,
         )
         token = current_task.set(context)
         try:

@@ -23,6 +23,7 @@ from milepost.replay.state import Status as WorkflowStatus
 
 if TYPE_CHECKING:
     from milepost.engine.api import (
+        cancel,
         continuation,
         current,
         delete,
@@ -57,6 +58,7 @@ __all__ = [
     "RUNNING",
     "SUCCESSFUL",
     "WorkflowStatus",
+    "cancel",
     "continuation",
     "current",
     "delete",
@@ -81,7 +83,6 @@ __all__ = [
 _STILL_MISSING = frozenset(
     {
         "EventListener",
-        "cancel",
         "sleep",
         "wait_for_event",
     }

@@ -103,6 +103,22 @@ class WorkflowActiveError(InvalidStateTransitionError):
         )
 
 
+class WorkflowEndedError(InvalidStateTransitionError):
+    """The workflow has ended for good, so there is nothing left to do this to."""
+
+    def __init__(self, workflow_id: str, operation: str, status: str) -> None:
+        super().__init__(workflow_id, operation, status)
+        self.workflow_id = workflow_id
+        self.operation = operation
+        self.status = status
+
+    def __str__(self) -> str:
+        return (
+            f"cannot {self.operation} workflow {self.workflow_id!r}: it has ended and is "
+            f"{self.status}; milepost.delete({self.workflow_id!r}) removes it"
+        )
+
+
 class WorkflowError(MilepostError):
     """Root of the errors that concern one workflow; its id is ``workflow_id``."""
 

@@ -13,6 +13,7 @@ import milepost
 from milepost import WorkflowStatus, errors
 
 SIGNATURES = {
+    "cancel": "(workflow_id: 'str') -> 'None'",
     "continuation": "(dag: 'Any') -> 'Any'",
     "current": "() -> 'TaskContext'",
     "delete": "(workflow_id: 'str') -> 'None'",
@@ -60,7 +61,7 @@ ERRORS = {
             "ConflictingInitError": {},
             "InvalidGraphError": {},
             "InvalidOptionError": {},
-            "InvalidStateTransitionError": {"WorkflowActiveError": {}},
+            "InvalidStateTransitionError": {"WorkflowActiveError": {}, "WorkflowEndedError": {}},
             "InvalidWorkflowIdError": {},
             "NotSerializableError": {},
             "OutsideTaskError": {},

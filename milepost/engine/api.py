@@ -38,6 +38,7 @@ from milepost.journal import encode_workflow_id
 from milepost.replay.state import DURABILITIES, Status
 
 __all__ = [
+    "cancel",
     "continuation",
     "current",
     "delete",
@@ -249,6 +250,29 @@ def _follow(session: Session, workflow_id: str, started: ray.ObjectRef[Any]) -> 
     except MilepostError as error:
         return session.refuse(workflow_id, error)
     return session.request_output(workflow_id)
+
+
+def cancel(workflow_id: str) -> None:
+    """Ends a workflow that has not ended, for good and without a result.
+
+    When this returns, that is durable: no other task of it starts, on any cluster, and whoever
+    waits for it gets a WorkflowCancellationError. Its running tasks are killed, with the Ray tasks
+    that they started. A canceled workflow cannot be resumed; to cancel it again changes nothing.
+
+    Args:
+        workflow_id: The workflow: running, pending, failed, or without an owner. If another cluster
+            runs it, it is taken from that cluster, whose tasks end as soon as that notices.
+
+    Raises:
+        WorkflowNotFoundError: If there is no such workflow.
+        WorkflowEndedError: If it has ended successfully.
+        LostOwnershipError: If another cluster claims it at the same time; look, and try again.
+        CorruptJournalError: If its journal is damaged.
+        StorageUnavailableError: If the storage fails; try again, the workflow may be canceled or
+            not.
+    """
+    session = _connect_for(workflow_id)
+    _fetch(session.dispatcher(workflow_id).cancel.remote(workflow_id))
 
 
 def delete(workflow_id: str) -> None:

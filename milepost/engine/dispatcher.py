@@ -38,6 +38,7 @@ from milepost.errors import (
     TaskNotFoundError,
     WorkflowActiveError,
     WorkflowCancellationError,
+    WorkflowEndedError,
     WorkflowNotFoundError,
     WorkflowNotResumableError,
 )
@@ -51,7 +52,7 @@ from milepost.journal import (
     put_blob,
     read_status,
 )
-from milepost.journal.states import own_state, settle_end
+from milepost.journal.states import cancel_state, own_state, settle_end
 from milepost.journal.summary import ENDED
 from milepost.replay.payload import Payload
 from milepost.replay.state import FINAL, State, Status
@@ -206,6 +207,38 @@ class Dispatcher:
                 return
             host = self._make_host(state, writer)
             await self._start(workflow_id, host, host.take_over(self._owner, reason))
+
+    async def cancel(self, workflow_id: str) -> None:
+        """Ends a workflow without a result; returns when that is durable.
+
+        Raises:
+            WorkflowNotFoundError: If there is none of this id.
+            WorkflowEndedError: If it has ended successfully.
+            LostOwnershipError: If another cluster takes it over at the same time.
+            CorruptJournalError: If its journal is damaged.
+            StorageUnavailableError: If the storage fails; it may be canceled or not.
+        """
+        async with self._lock(workflow_id):
+            host = self._hosts.get(workflow_id)
+            status = None if host is None else await asyncio.shield(host.cancel(self._owner))
+            status = status or await self._cancel_stored(workflow_id)
+            if status is not Status.CANCELED:
+                raise WorkflowEndedError(workflow_id, "cancel", status.value)
+
+    async def _cancel_stored(self, workflow_id: str) -> Status:
+        """Cancels what nobody here hosts; returns the status that it then has for good."""
+        stored = await self._in_thread(read_status, self._store, workflow_id)
+        if stored.status in FINAL and stored.settled:
+            return stored.status
+        self._recent.pop(workflow_id, None)
+        state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
+        if state.next_seq and state.status not in FINAL:
+            await self._in_thread(cancel_state, state, writer, self._owner, _now_us())
+        else:
+            await self._in_thread(settle_end, state, writer, self._owner, "cancel", _now_us())
+        if state.status is None:
+            raise WorkflowNotFoundError(workflow_id, self._store.uri)
+        return state.status
 
     async def delete(self, workflow_id: str) -> None:
         """Deletes a workflow with everything stored of it.

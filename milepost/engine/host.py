@@ -20,10 +20,11 @@ from milepost.engine.objects import ObjectTable
 from milepost.errors import EngineUnavailableError, LostOwnershipError, MilepostError
 from milepost.journal import Compactor, JournalWriter
 from milepost.replay.codec import encode
-from milepost.replay.decide import Decision, Effect, Finish, RunSlice, decide
+from milepost.replay.decide import CancelSlices, Decision, Effect, Finish, RunSlice, decide
 from milepost.replay.events import Event, TasksScheduled, WorkflowCreated
 from milepost.replay.fold import apply
 from milepost.replay.inputs import (
+    CancelAsked,
     Input,
     OwnershipGained,
     ResumeAsked,
@@ -159,6 +160,23 @@ class WorkflowHost:
         self._announce()
         self._feed_work()
         return True
+
+    async def cancel(self, who: str) -> Status | None:
+        """Ends the workflow without a result, and its running tasks; returns when durable.
+
+        Returns:
+            The status it ends with, None if it was too late for that: the host has ended.
+
+        Raises:
+            LostOwnershipError: If another owner took over.
+            StorageUnavailableError: If the journal cannot be written.
+        """
+        await self.sync()  # what has happened before is told before
+        if self.ended:
+            return None
+        self._feed(CancelAsked(who=who, at_us=self._now_us()))
+        await self.sync()
+        return self.state.status
 
     def _announce(self) -> None:
         """Tells that the workflow runs, now that this is durable; its end may have been told.
@@ -296,13 +314,17 @@ class WorkflowHost:
             return
         if isinstance(effect, Finish):
             self.announced = effect.status
+        elif isinstance(effect, CancelSlices):
+            for number in effect.slices:
+                if number in self._running:
+                    self._running.pop(number).cancel()
         else:
             self._running[effect.slice] = asyncio.create_task(self._run_slice(effect))
 
     async def _run_slice(self, slice_: RunSlice) -> None:
         try:
             reason = await self._follow_slice(slice_)
-            del self._running[slice_.slice]
+            self._running.pop(slice_.slice, None)
             if slice_.slice in self.state.slices:  # it has tasks that nobody will report
                 self.objects.forget_inputs(self.state, slice_.tasks)
                 self._feed(SliceLost(slice=slice_.slice, reason=reason, at_us=self._now_us()))

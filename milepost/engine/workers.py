@@ -69,7 +69,7 @@ class RayWorkers:
         except (RayError, StopAsyncIteration) as error:
             raise SliceLostError(_describe(error)) from error
         except (asyncio.CancelledError, GeneratorExit):
-            ray.cancel(generator, force=False)
+            ray.cancel(generator, force=True)  # with everything it started
             raise
 
     def _start(self, host: WorkflowHost, slice_: RunSlice) -> Any:

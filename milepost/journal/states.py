@@ -6,6 +6,7 @@ it refuses into a damaged place in a file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from milepost.errors import (
@@ -23,9 +24,9 @@ from milepost.journal.reader import JournalWalk, read_journal
 from milepost.journal.store import Store
 from milepost.journal.writer import JournalWriter
 from milepost.replay.codec import EventFormatError, decode_all, encode
-from milepost.replay.events import OwnershipTaken
+from milepost.replay.events import Event, OwnershipTaken, StatusChanged
 from milepost.replay.fold import apply
-from milepost.replay.state import State
+from milepost.replay.state import State, Status
 
 
 def load_state(store: Store, workflow_id: str) -> State:
@@ -99,11 +100,36 @@ def settle_end(state: State, writer: JournalWriter, owner: str, reason: str, at_
         LostOwnershipError: If somebody else takes it over at the same time.
         StorageUnavailableError: If the storage fails.
     """
+    taken = OwnershipTaken(epoch=writer.epoch, owner=owner, reason=reason, at_us=at_us)
+    _write_last(state, writer, [taken] if state.next_seq else [])
+
+
+def cancel_state(state: State, writer: JournalWriter, owner: str, at_us: int) -> None:
+    """Cancels a workflow that has not ended and that nobody runs, and lets go of it again.
+
+    Args:
+        state: What :func:`own_state` gave.
+        writer: Likewise.
+        owner: Who owns it for this moment.
+        at_us: The time, microseconds since 1970.
+
+    Raises:
+        LostOwnershipError: If somebody else takes it over at the same time.
+        StorageUnavailableError: If the storage fails; it may be canceled or not.
+    """
+    status, reason = Status.CANCELED.value, "canceled"
+    taken = OwnershipTaken(epoch=writer.epoch, owner=owner, reason=reason, at_us=at_us)
+    canceled = StatusChanged(status=status, reason=reason, who=owner, at_us=at_us)
+    _write_last(state, writer, [taken, canceled])
+
+
+def _write_last(state: State, writer: JournalWriter, events: Sequence[Event]) -> None:
+    """Writes the last events of a journal, if there are any, and closes it."""
     try:
-        if state.next_seq:
-            taken = OwnershipTaken(epoch=writer.epoch, owner=owner, reason=reason, at_us=at_us)
-            apply(state, taken)
-            writer.flush([encode(taken)])
+        for event in events:
+            apply(state, event)
+        if events:
+            writer.flush([encode(event) for event in events])
             with suppress(MilepostError):  # a journal that stays long is no harm
                 Compactor(writer).run(last=True)
     finally:

@@ -24,6 +24,7 @@ from milepost.replay.events import (
     TasksScheduled,
 )
 from milepost.replay.inputs import (
+    CancelAsked,
     Continued,
     Input,
     OwnershipGained,
@@ -60,7 +61,15 @@ class Finish:
     sync_first: bool = True
 
 
-Effect: TypeAlias = RunSlice | Finish
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelSlices:
+    """End the attempts of these slices: nobody wants their results any more."""
+
+    slices: tuple[int, ...]
+    sync_first: bool = True
+
+
+Effect: TypeAlias = RunSlice | Finish | CancelSlices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +96,8 @@ def decide(state: State, happened: Input) -> Decision:
             return _own(state, happened)
         case ResumeAsked():
             return _resume(state, happened)
+        case CancelAsked():
+            return _cancel(state, happened)
         case _:
             assert_never(happened)
 
@@ -107,6 +118,14 @@ def _resume(state: State, asked: ResumeAsked) -> Decision:
     if state.status is not Status.FAILED:
         return NOTHING
     return Decision(append=(_status(Status.RUNNING, "resumed", asked.who, asked.at_us),))
+
+
+def _cancel(state: State, asked: CancelAsked) -> Decision:
+    if state.status in FINAL:
+        return NOTHING
+    canceled = _status(Status.CANCELED, "canceled", asked.who, asked.at_us)
+    running = CancelSlices(slices=tuple(state.slices))
+    return Decision(append=(canceled,), effects=(running, Finish(status=Status.CANCELED)))
 
 
 def _schedule(state: State, wanted: WorkWanted) -> Decision:

@@ -34,6 +34,14 @@ class ResumeAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CancelAsked:
+    """Somebody asked to end the workflow without a result."""
+
+    who: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkWanted:
     """Workers can take more.
 
@@ -95,4 +103,6 @@ class SliceLost:
     at_us: int
 
 
-Input: TypeAlias = OwnershipGained | ResumeAsked | WorkWanted | SliceReported | SliceLost
+Input: TypeAlias = (
+    OwnershipGained | ResumeAsked | CancelAsked | WorkWanted | SliceReported | SliceLost
+)

@@ -26,6 +26,7 @@ from milepost.replay.events import (
 from milepost.replay.fold import apply
 from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
 from milepost.replay.inputs import (
+    CancelAsked,
     Continued,
     Input,
     OwnershipGained,
@@ -188,6 +189,9 @@ class Build:
 
     def resume(self) -> ResumeAsked:
         return ResumeAsked(who="ann", at_us=AT_US)
+
+    def cancel(self) -> CancelAsked:
+        return CancelAsked(who="ann", at_us=AT_US)
 
     def wanted(
         self,

@@ -17,6 +17,9 @@ from milepost.engine.recovery import Recovered
 from milepost.errors import MilepostError, StorageUnavailableError
 from milepost.replay.state import Status as WorkflowStatus
 
+INTERRUPTED = 130
+"""The exit code, as shells know it."""
+
 
 def recover_all(storage: str | None, force: tuple[str, ...], watch: bool, wait: bool) -> None:
     """Goes on with what lost its owner, once or until somebody ends this process.
@@ -30,6 +33,7 @@ def recover_all(storage: str | None, force: tuple[str, ...], watch: bool, wait: 
     Raises:
         click.ClickException: If the storage or the engine cannot be used, or a workflow that should
             go on cannot, or has failed (exit code 1).
+        click.exceptions.Exit: If it is interrupted while it waits (exit code 130).
     """
     try:
         if not ray.is_initialized():
@@ -48,7 +52,9 @@ def recover_all(storage: str | None, force: tuple[str, ...], watch: bool, wait: 
     except MilepostError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        click.echo("stopped watching; what was resumed goes on while its cluster lives")
+        click.echo("stopped; what was resumed goes on while its cluster lives")
+        if not watch:  # somebody waits for what was resumed, and must not think that it ended
+            raise click.exceptions.Exit(INTERRUPTED) from None
         return
     refused = sum(each.outcome == "refused" for each in found)
     if refused:

@@ -165,9 +165,12 @@ class OutputNotAvailableError(WorkflowError, ValueError):
 
     def __str__(self) -> str:
         what = f"task {self.task_id!r} of workflow" if self.task_id else "workflow"
+        active = self.status in ("RUNNING", "PENDING")
         return (
-            f"{what} {self.workflow_id!r} has no output: its status is {self.status}; "
-            f"milepost.resume({self.workflow_id!r}) goes on with it"
+            f"{what} {self.workflow_id!r} has no output: its status is {self.status}"
+            + " on another cluster" * active
+            + f"; milepost.resume({self.workflow_id!r}) "
+            + ("takes it over" if active else "goes on with it")
         )
 
 

@@ -73,7 +73,8 @@ def init(
         dispatchers: How many dispatcher processes to start, if the engine does not run yet; by
             default one per eight CPUs of the cluster, at most four.
         recover: Whether to go on, in the background, with every workflow whose owner is gone; see
-            :func:`recover`.
+            :func:`recover`. A :func:`run` or :func:`resume` of one of them joins it, whichever of
+            the two comes first.
 
     Raises:
         ConflictingInitError: If this process is connected to another store.
@@ -122,7 +123,8 @@ def run(
             Ray's ``bind`` finds that first, and raises TypeError).
         InvalidWorkflowIdError: If the id cannot be used.
         InvalidOptionError: If another argument has a value that is not allowed.
-        WorkflowActiveError: If a workflow of this id is running.
+        WorkflowActiveError: If a workflow of this id is running on this cluster, unless a recovery
+            picked it up: that one is joined.
         WorkflowNotResumableError: If the stored workflow of this id was canceled.
         WorkflowExecutionError: If a task failed for good; the cause is the user's exception.
         LostOwnershipError: If another cluster took the workflow over.
@@ -167,7 +169,7 @@ def resume(workflow_id: str) -> Any:
         The result; at once if the workflow has ended successfully before.
 
     Raises:
-        WorkflowActiveError: If it is running on this cluster.
+        WorkflowActiveError: If it is running on this cluster, unless a recovery picked it up.
         WorkflowNotResumableError: If it is unknown or canceled.
         WorkflowExecutionError: If a task failed for good; the cause is the user's exception.
         CorruptJournalError: If its journal is damaged; the text says where.
@@ -226,7 +228,8 @@ def recover(force: Sequence[str] = ()) -> list[Recovered]:
         force: Ids of workflows to take over although their owner seems alive. That owner stops.
 
     Returns:
-        What became of each workflow that had not ended and is not run by this cluster.
+        What became of each workflow that had not ended and is not run by this cluster, and of each
+        in ``force``.
 
     Raises:
         InvalidWorkflowIdError: If an id in ``force`` cannot be one.
@@ -279,7 +282,8 @@ def delete(workflow_id: str) -> None:
     """Deletes a workflow: its journal, its results, everything stored of it.
 
     For everybody who reads the storage it is there or not, never in part. The id can be used again,
-    for a workflow that has nothing in common with this one.
+    for a workflow that has nothing in common with this one. If another cluster ran it last, this
+    watches for as long as a lease lasts (ten seconds) whether that cluster lives.
 
     Args:
         workflow_id: The workflow; it must not be running, here or on another cluster.
@@ -305,7 +309,8 @@ def get_output(workflow_id: str, *, task_id: str | None = None) -> Any:
     Raises:
         WorkflowNotFoundError: If there is no such workflow.
         TaskNotFoundError: If it has ended without such a task.
-        OutputNotAvailableError: If nobody on this cluster is working on it; resume it.
+        OutputNotAvailableError: If nobody on this cluster is working on it; the text tells if
+            another one is.
         WorkflowExecutionError: If it failed; the cause is the user's exception.
         WorkflowCancellationError: If it was canceled.
         CorruptJournalError: If its journal is damaged.

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 from milepost.engine.healing import PATIENCE_S, Healer
 from milepost.engine.host import WorkflowHost
-from milepost.engine.leases import LeaseKeeper, OwnerWatch, read_lease_s
+from milepost.engine.leases import LeaseKeeper, OwnerWatch, own_thread, read_lease_s
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.metadata import TaskTable, describe_task, describe_workflow
 from milepost.engine.outputs import SealedOutput, describe_failure
@@ -90,9 +90,10 @@ class Dispatcher:
         self._stored = StoredReader(self._store, self._in_thread, self._settle)
         self._healer = Healer(self._go_on_if_orphan, self._note_healed)
         self._leases = LeaseKeeper(
-            self._store, self._owner, read_lease_s(), self._in_thread, self._runs_anything
+            self._store, self._owner, read_lease_s(), own_thread(), self._runs_anything
         )
         self._owners = OwnerWatch(self._store, self._in_thread)
+        self._taken_up: set[str] = set()  # by a recovery, which nobody waits for
 
     def _lock(self, workflow_id: str) -> asyncio.Lock:
         """Returns the lock under which a workflow changes hands; it lives while it is in use."""
@@ -165,6 +166,8 @@ class Dispatcher:
         host = self._hosts.get(workflow_id)
         if host is not None:
             if host.announced is not Status.FAILED and host.announced not in FINAL:
+                if workflow_id in self._taken_up:
+                    return "resumed"
                 raise WorkflowActiveError(workflow_id, operation)
             if host.announced is Status.FAILED and await asyncio.shield(host.resume(operation)):
                 return "resumed"
@@ -244,7 +247,8 @@ class Dispatcher:
         """Deletes a workflow with everything stored of it.
 
         Raises:
-            WorkflowActiveError: If it is running here.
+            WorkflowActiveError: If it is running here, or its owner lives; that may take as long
+                as a lease lasts to find out.
             WorkflowNotFoundError: If there is none of this id.
             LostOwnershipError: If another cluster claims it at the same time.
             CorruptJournalError: If two segments of its journal claim one place.
@@ -268,7 +272,7 @@ class Dispatcher:
             return  # nobody can be running it for long
         if stored is None or stored.status not in UNDER_WAY or self._is_ours(stored.owner):
             return
-        if stored.owner in await self._owners.find_fresh():
+        if await self._owners.find_alive([stored.owner]):
             raise WorkflowActiveError(workflow_id, operation)
 
     async def adopt(self, workflow_ids: Sequence[str]) -> None:
@@ -334,6 +338,8 @@ class Dispatcher:
             if stored.owner != owner:
                 return "owned"
             await self._take_over(workflow_id, f"recovered from {owner}")
+            if workflow_id in self._hosts:
+                self._taken_up.add(workflow_id)
             return "resumed"
 
     def _is_ours(self, owner: str) -> bool:
@@ -372,6 +378,7 @@ class Dispatcher:
         if isinstance(host.stopped, StorageUnavailableError) and host.announced is not None:
             self._healer.begin([workflow_id])
         else:  # also if its start failed: who asked for it was told so
+            self._taken_up.discard(workflow_id)
             self._manager.note_ended.remote(self._index, workflow_id)
 
     def _keep_recent(self, state: State) -> None:
@@ -452,6 +459,9 @@ class Dispatcher:
             except StorageUnavailableError:
                 if not await self._healer.wait(workflow_id, PATIENCE_S):
                     raise
+            except OutputNotAvailableError:  # is another cluster running it?
+                status = await self.status(workflow_id)
+                raise OutputNotAvailableError(workflow_id, status, task_id) from None
 
     async def _output(self, workflow_id: str, task_id: str | None) -> SealedOutput:
         async with self._lock(workflow_id):

@@ -2,7 +2,7 @@
 
 A lease says that its owner is alive; see :mod:`milepost.journal.lease`. It is there as long as the
 owner runs anything, and costs one small object every few seconds. Whether another owner is gone is
-judged by this machine's own clock alone: its lease did not change for as long as it says.
+judged by this process's own clock: its lease did not change for as long as it says.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -55,6 +56,20 @@ def read_lease_s() -> float:
     if not 0 < lease_s < float("inf"):
         raise InvalidOptionError(f"{LEASE_VARIABLE} must be a number of seconds, not {text!r}")
     return lease_s
+
+
+def own_thread() -> InThread:
+    """Returns what runs functions in a thread of their own.
+
+    Among the flushes of many workflows a renewal would wait for all that came before it. A storage
+    that is slow must not make its owner look dead.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="milepost-lease")
+
+    async def run(function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
+
+    return run
 
 
 class LeaseKeeper:
@@ -138,7 +153,7 @@ class OwnerWatch:
         self._in_thread = in_thread
 
     async def find_fresh(self) -> frozenset[str]:
-        """Returns the owners that seem alive, without waiting.
+        """Returns the owners that seem alive by the clock, without waiting; good for showing only.
 
         Raises:
             StorageUnavailableError: If the storage fails.
@@ -149,7 +164,8 @@ class OwnerWatch:
     async def find_alive(self, owners: Collection[str]) -> frozenset[str]:
         """Returns which of ``owners`` are alive; waits until each has shown it or has run out.
 
-        Leases of others that have run out long ago are removed on the way.
+        Only what stands still for as long as it says, by the clock of this process, is gone; other
+        machines' clocks may be minutes off. Leases that ran out long ago are removed on the way.
 
         Raises:
             StorageUnavailableError: If the storage fails.
@@ -159,7 +175,7 @@ class OwnerWatch:
         waiting = {
             owner: before[owner]
             for owner in owners
-            if owner in before and before[owner].is_fresh(_now_us())
+            if owner in before and not before[owner].is_long_gone(_now_us())
         }
         await self._clear_away(before, keep=waiting)
         alive: set[str] = set()
@@ -167,7 +183,7 @@ class OwnerWatch:
             await asyncio.sleep(min(_lease_s(each) for each in waiting.values()) / LOOKS_PER_LEASE)
             now = await self._list()
             for owner, lease in list(waiting.items()):
-                if owner not in now or not now[owner].is_fresh(_now_us()):
+                if owner not in now or now[owner].is_long_gone(_now_us()):
                     del waiting[owner]
                 elif now[owner].sign_of_life != lease.sign_of_life:
                     alive.add(owner)
@@ -179,7 +195,7 @@ class OwnerWatch:
     async def _clear_away(self, leases: Mapping[str, Lease], keep: Collection[str]) -> None:
         """Removes what dead owners left; a paused one that wakes up writes its lease again."""
         for owner, lease in leases.items():
-            if owner not in keep and not lease.is_fresh(_now_us()):
+            if owner not in keep and lease.is_long_gone(_now_us()):
                 with suppress(StorageUnavailableError):
                     await self._in_thread(end_lease, self._store, owner)
 

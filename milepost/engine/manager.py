@@ -19,7 +19,7 @@ from milepost.engine.dispatcher import Dispatcher
 from milepost.engine.names import NAMESPACE, dispatcher_name, manager_name, route
 from milepost.engine.recovery import Candidate, Recovered, recover_all
 from milepost.engine.workers import count_cpus
-from milepost.errors import MilepostError
+from milepost.errors import MilepostError, WorkflowNotResumableError
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,11 @@ class Manager:
             outcome: str = await dispatcher.take_up.remote(candidate.workflow_id, candidate.owner)
         except RayTaskError as error:
             cause = getattr(error, "cause", None)
-            raise cause if isinstance(cause, MilepostError) else error from None
+            if isinstance(cause, MilepostError):
+                raise cause from None
+            _log.exception("workflow %s cannot go on", candidate.workflow_id)
+            reason = f"an unforeseen error, {cause!r}; the manager's log has it all"
+            raise WorkflowNotResumableError(candidate.workflow_id, reason) from None
         return outcome
 
     async def _wake_up(self) -> None:

@@ -20,6 +20,9 @@ _log = logging.getLogger(__name__)
 SIDE_BY_SIDE = 16
 """Takeovers under way at once; most of each is waiting for the storage."""
 
+WHY = {"owned": "it goes on already", "ended": "it has ended, or failed"}
+"""What an outcome means that the taker gives without more words."""
+
 UNDER_WAY = frozenset({Status.RUNNING, Status.PENDING})
 
 
@@ -45,7 +48,7 @@ class Recovered:
     Attributes:
         workflow_id: The workflow.
         outcome: "resumed"; "owned" (its owner is alive, or somebody else was quicker); "ended"
-            (it had, when its turn came); or "refused".
+            (it had, when its turn came, or has failed); or "refused".
         detail: In words: which owner, or why not.
         error: Why it was refused, else None.
     """
@@ -64,8 +67,14 @@ def choose_candidates(
     Args:
         stored: What has not ended and is not run here.
         alive: Owners that live.
-        force: Workflows to be taken over all the same.
+        force: Workflows to be taken over all the same. Those that are not among ``stored`` come
+            last, so that whoever named them hears why not.
     """
+    known = {each.workflow_id for each in stored}
+    unknown = [
+        Candidate(workflow_id=each, owner="", owner_alive=False)
+        for each in sorted(set(force) - known)
+    ]
     ordered = sorted(stored, key=lambda each: (each.status is Status.PENDING, each.created_us))
     return [
         Candidate(
@@ -74,7 +83,7 @@ def choose_candidates(
             owner_alive=each.owner in alive and each.workflow_id not in force,
         )
         for each in ordered
-    ]
+    ] + unknown
 
 
 async def recover_all(
@@ -102,7 +111,7 @@ async def recover_all(
             except MilepostError as error:
                 _log.error("workflow %s cannot go on: %s", candidate.workflow_id, error)
                 return _describe(candidate, "refused", str(error), error)
-        return _describe(candidate, outcome)
+        return _describe(candidate, outcome, WHY.get(outcome, ""))
 
     return await asyncio.gather(*map(recover, candidates))
 

@@ -22,6 +22,9 @@ from milepost.journal.store import ObjectNotFoundError, Store
 FRESH_FACTOR = 3
 """By the clock a lease is fresh for so many times its length: machines' clocks differ a little."""
 
+GONE_FACTOR = 60
+"""After so many times its length (ten minutes) its owner is gone, however clocks differ."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
@@ -54,9 +57,19 @@ class Lease:
         Args:
             now_us: The time here, microseconds since 1970.
         """
-        if self.machine == describe_machine() and not is_running(self.process):
-            return False
-        return now_us - self.written_us < FRESH_FACTOR * self.lease_us
+        return not self._has_died() and now_us - self.written_us < FRESH_FACTOR * self.lease_us
+
+    def is_long_gone(self, now_us: int) -> bool:
+        """Tells whether the owner is gone for certain, so that nobody need watch its lease.
+
+        Args:
+            now_us: The time here, microseconds since 1970.
+        """
+        return self._has_died() or now_us - self.written_us >= GONE_FACTOR * self.lease_us
+
+    def _has_died(self) -> bool:
+        """Tells whether it was a process of this machine that is no longer there."""
+        return self.machine == describe_machine() and not is_running(self.process)
 
 
 def write_lease(store: Store, lease: Lease) -> None:

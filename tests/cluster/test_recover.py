@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from local_cluster import LocalCluster
@@ -52,6 +53,31 @@ for ref in refs:
         print(ray.get(ref), flush=True)
     except ray.exceptions.RayTaskError as error:
         print(type(error.cause).__name__, flush=True)
+"""
+
+RAYJOB = """
+import os, sys, time, ray, milepost
+
+ledger = sys.argv[1]
+
+@ray.remote
+def work(number):
+    with open(ledger, "a") as file:
+        file.write(f"{number}\\n")
+    while number >= 10 and not os.path.exists(ledger + ".gate"):
+        time.sleep(0.05)
+    return number
+
+@ray.remote
+def add(*numbers):
+    return sum(numbers)
+
+ray.init(log_to_driver=False)
+milepost.init(recover=True)
+while os.path.exists(ledger + ".gate") and milepost.get_status("job") != "RUNNING":
+    time.sleep(0.05)  # so that recovery is quicker than run
+dag = add.bind(*[work.bind(number) for number in range(30)])
+print(milepost.run(dag, workflow_id="job"))
 """
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -100,15 +126,22 @@ def lines(tmp_path: Path) -> list[str]:
 
 def count_commits(tmp_path: Path, workflow_id: str) -> int:
     """Returns how many tasks committed, after checking that none did twice."""
+    return len(read_commits(tmp_path, workflow_id))
+
+
+def read_commits(tmp_path: Path, workflow_id: str) -> dict[int, int]:
+    """Returns what each task returned, after checking that none committed twice."""
     store = open_store(str(tmp_path / "store"), create=False)
     events = [
         event for frame in read_journal(store, workflow_id) for event in decode_all(frame.raw)
     ]
-    tasks = [task for event in events if isinstance(event, TasksCommitted) for task in event.tasks]
+    commits = [event for event in events if isinstance(event, TasksCommitted)]
+    tasks = [task for event in commits for task in event.tasks]
     assert len(tasks) == len(set(tasks))
+    values = [msgpack.unpackb(each.data) for event in commits for each in event.payloads]
     epochs = [event.epoch for event in events if isinstance(event, OwnershipTaken)]
     assert epochs == sorted(set(epochs))
-    return len(tasks)
+    return dict(zip(tasks, values, strict=True))
 
 
 def test_a_fresh_cluster_recovers_everything_from_a_shell(tmp_path: Path, start: Start) -> None:
@@ -125,6 +158,39 @@ def test_a_fresh_cluster_recovers_everything_from_a_shell(tmp_path: Path, start:
         again = start(second, "milepost", "recover").communicate(timeout=60)[0]
         assert "nothing to recover" in again
     assert [count_commits(tmp_path, each) for each in IDS] == [TASKS + 1] * len(IDS)
+
+
+def test_a_job_that_is_tried_again_on_a_fresh_cluster_goes_on(tmp_path: Path) -> None:
+    """One program, unchanged: it recovers in the background and runs its own workflow."""
+    (tmp_path / "job.py").write_text(RAYJOB)
+    (tmp_path / "ledger").touch()
+
+    def start_job(cluster: LocalCluster) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "job.py", str(tmp_path / "ledger")],
+            cwd=tmp_path,
+            env=cluster.environment | {"MILEPOST_STORAGE": str(tmp_path / "store")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    with make_cluster() as first:
+        job = start_job(first)
+        wait_until(lambda: len(lines(tmp_path)) > 4)
+        wait_until(lambda: count_commits(tmp_path, "job") > 2)
+        first.kill()
+        job.kill()
+        job.communicate()
+    committed = read_commits(tmp_path, "job").values()
+    (tmp_path / "ledger.gate").touch()
+    with make_cluster() as second:
+        told, faults = start_job(second).communicate(timeout=120)
+        assert told == f"{sum(range(TASKS))}\n", faults
+    assert count_commits(tmp_path, "job") == TASKS + 1
+    ran = lines(tmp_path)
+    again = [number for number in committed if ran.count(str(number)) != 1]
+    assert again == [], "what was committed does not run again"
 
 
 def test_a_standby_takes_over_from_a_cluster_that_was_only_paused_and_it_ends_cleanly(
@@ -154,7 +220,7 @@ def test_a_standby_takes_over_from_a_cluster_that_was_only_paused_and_it_ends_cl
         told = [line for log in logs for line in log.splitlines() if "was taken over" in line]
         assert len([line for line in told if "'one'" in line]) == 1, told
         standby.send_signal(signal.SIGTERM)
-        assert "stopped watching" in standby.communicate(timeout=30)[0]
+        assert "stopped;" in standby.communicate(timeout=30)[0]
         assert standby.returncode == 0
     assert count_commits(tmp_path, "one") == TASKS + 1
 

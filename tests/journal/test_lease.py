@@ -14,6 +14,7 @@ from milepost.journal import MemoryStore, Store
 from milepost.journal.layout import lease_key
 from milepost.journal.lease import (
     FRESH_FACTOR,
+    GONE_FACTOR,
     Lease,
     describe_machine,
     describe_process,
@@ -69,6 +70,12 @@ def test_on_another_machine_only_the_clock_can_be_asked(age_s: int, fresh: bool)
     assert LEASE.is_fresh(NOW_US + age_s * 1_000_000) is fresh
 
 
+@pytest.mark.parametrize(("age_s", "gone"), [(-3600, False), (599, False), (600, True)])
+def test_only_clocks_ten_minutes_apart_make_an_owner_look_long_gone(age_s: int, gone: bool) -> None:
+    assert GONE_FACTOR * LEASE.lease_us == 600_000_000
+    assert LEASE.is_long_gone(NOW_US + age_s * 1_000_000) is gone
+
+
 def test_on_this_machine_a_dead_process_is_seen_at_once() -> None:
     script = "from milepost.journal import lease; print(lease.describe_process(), flush=True)"
     script += "; input()"
@@ -83,6 +90,7 @@ def test_on_this_machine_a_dead_process_is_seen_at_once() -> None:
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table
         assert not here.is_fresh(NOW_US)
+        assert here.is_long_gone(NOW_US)
         assert replace(here, machine="another machine").is_fresh(NOW_US)
     assert not here.is_fresh(NOW_US)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,22 +13,24 @@ from typing import Any
 import pytest
 
 from front_desk import FrontDesk
-from milepost.engine import leases
+from milepost.engine import dispatcher, leases
 from milepost.engine.leases import LeaseKeeper, OwnerWatch, read_lease_s
 from milepost.engine.recovery import Candidate, choose_candidates, recover_all
 from milepost.errors import (
     CorruptJournalError,
     InvalidOptionError,
     LostOwnershipError,
+    OutputNotAvailableError,
     WorkflowActiveError,
 )
-from milepost.journal import MemoryStore, WorkflowSummary, read_status
+from milepost.journal import MemoryStore, Store, WorkflowSummary, read_status
 from milepost.journal.lease import Lease, end_lease, list_leases, write_lease
 from milepost.replay.state import Status
 
 FAN = ((), (), (), (0, 1, 2))
 LEASE_S = 9.0
 START_US = 1_700_000_000_000_000
+LATE_US = 300_000_000
 
 
 async def at_once(function: Callable[..., Any], *given: Any) -> Any:
@@ -53,6 +56,19 @@ def foreign(owner: str, **changes: Any) -> Lease:
         process="1/2",
     )
     return replace(lease, **changes)
+
+
+def keep_renewing(store: Store, owner: str, late_us: int = 0) -> None:
+    """Plays an owner elsewhere that lives on for a while; its clock is late."""
+    loop = asyncio.get_running_loop()
+
+    def renew(beat: int) -> None:
+        written_us = leases._now_us() - late_us
+        write_lease(store, foreign(owner, beat=beat, written_us=written_us))
+
+    renew(1)
+    for beat in range(2, 20):
+        loop.call_later((beat - 1) * LEASE_S / 3, renew, beat)
 
 
 async def test_a_lease_is_there_before_hold_returns_and_renewed_while_it_is_needed(
@@ -100,15 +116,15 @@ async def test_who_renews_lives_and_who_does_not_is_gone_after_one_lease(
 ) -> None:
     """Clocks do not matter: the dead owner's is an hour ahead, the living one's is late."""
     write_lease(store, foreign("dead/0", written_us=START_US + 3_600_000_000))
-    write_lease(store, foreign("late/0", written_us=START_US - 15_000_000))
+    write_lease(store, foreign("late/0", written_us=START_US - LATE_US))
     write_lease(store, foreign("long dead/0", written_us=START_US - 3_600_000_000))
     loop = asyncio.get_running_loop()
     began = loop.time()
     loop.call_later(
-        4, lambda: write_lease(store, foreign("late/0", written_us=START_US - 11_000_000, beat=2))
+        4, lambda: write_lease(store, foreign("late/0", written_us=START_US - LATE_US, beat=2))
     )
     watch = OwnerWatch(store, at_once)
-    assert await watch.find_fresh() == {"dead/0", "late/0"}
+    assert await watch.find_fresh() == {"dead/0"}
     owners = ["dead/0", "late/0", "long dead/0", "without a lease/0"]
     assert await watch.find_alive(owners) == {"late/0"}
     assert LEASE_S < loop.time() - began < 1.5 * LEASE_S
@@ -138,15 +154,108 @@ async def test_a_workflow_of_a_live_cluster_is_running_and_is_neither_taken_nor_
     write_lease(desk.stage.store, foreign("cluster/0"))
     assert await desk.dispatcher.status("w") == "RUNNING"
     assert (await desk.dispatcher.stored_statuses())["w"] == "RUNNING"
+    refused = await desk.refused(desk.output())
+    assert isinstance(refused, OutputNotAvailableError)
+    assert refused.status == "RUNNING"
+    assert "takes it over" in str(refused)
+    keep_renewing(desk.stage.store, "cluster/0")
+    stored = len(desk.stage.store.list(""))
     assert isinstance(await desk.refused(desk.dispatcher.delete("w")), WorkflowActiveError)
-    loop = asyncio.get_running_loop()
-    loop.call_later(3, lambda: write_lease(desk.stage.store, foreign("cluster/0", beat=2)))
+    assert len(desk.stage.store.list("")) == stored, "refused before anything is claimed"
     found = await desk.dispatcher.find_candidates({"mine"}, set())
     assert found == [Candidate(workflow_id="w", owner="cluster/0", owner_alive=True)]
     (forced,) = await desk.dispatcher.find_candidates({"mine"}, {"w"})
     assert not forced.owner_alive
     assert await desk.dispatcher.take_up("w", "cluster/0") == "resumed"
     assert await desk.dispatcher.take_up("w", "cluster/0") == "owned"
+
+
+async def test_a_workflow_whose_owner_does_not_renew_its_lease_can_be_deleted(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit(*FAN)
+    desk.restart("another")
+    write_lease(desk.stage.store, foreign("cluster/0"))
+    await desk.dispatcher.delete("w")
+    assert await desk.dispatcher.stored_statuses() == {}
+
+
+async def test_an_owner_whose_clock_is_minutes_late_is_not_robbed(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit(*FAN)
+    desk.restart("another")
+    keep_renewing(desk.stage.store, "cluster/0", late_us=LATE_US)
+    assert isinstance(await desk.refused(desk.dispatcher.delete("w")), WorkflowActiveError)
+    (found,) = await desk.dispatcher.find_candidates(set(), set())
+    assert found.owner_alive
+
+
+async def test_who_runs_or_resumes_what_a_recovery_has_taken_up_joins_it(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    """As a job that is tried again does, whose program recovers and then runs the same id."""
+    await desk.submit(*FAN)
+    desk.restart("another")
+    desk.stage.workers.desks.clear()
+    assert await desk.dispatcher.take_up("w", "cluster/0") == "resumed"
+    assert await desk.submit(*FAN, nonce="again") == "resumed"
+    assert await desk.dispatcher.resume("w") == "resumed"
+    await desk.finish(0, 1, 2, 3)
+    assert desk.stage.workers.sent == [(0,), (1,), (2,), (3,)]
+    assert await desk.output() == 3
+
+
+async def test_nobody_joins_what_was_started_anew_after_a_recovery(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit(())
+    desk.restart("another")
+    assert await desk.dispatcher.take_up("w", "cluster/0") == "resumed"
+    await desk.stage.settle()
+    desk.stage.workers.find(0).raises()
+    await desk.stage.settle()
+    assert await desk.submit((), nonce="again") == "resumed"
+    assert isinstance(await desk.refused(desk.dispatcher.resume("w")), WorkflowActiveError)
+
+
+async def test_who_forces_a_workflow_hears_what_became_of_it(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit((), workflow_id="ended")
+    await desk.finish(0)
+    await desk.submit((), workflow_id="here")
+    forced = await desk.dispatcher.find_candidates({"here"}, {"ended", "here", "nowhere"})
+    found = await recover_all(
+        forced, lambda each: desk.dispatcher.take_up(each.workflow_id, each.owner)
+    )
+    told = [(each.workflow_id, each.outcome) for each in found]
+    assert told == [("ended", "ended"), ("here", "owned"), ("nowhere", "refused")]
+    assert all(each.detail for each in found)
+
+
+def test_a_lease_is_renewed_while_every_flush_waits_for_the_storage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, stuck = MemoryStore(), threading.Event()
+    monkeypatch.setattr(dispatcher, "open_store", lambda storage, create: store)
+    monkeypatch.setattr(dispatcher, "RayWorkers", lambda *given: None)
+    monkeypatch.setattr(dispatcher, "count_cpus", lambda: 2)
+
+    async def play() -> None:
+        busy = dispatcher.Dispatcher("slow", "cluster", 0, None)
+        flushes = [
+            asyncio.create_task(busy._in_thread(stuck.wait)) for _ in range(2 * dispatcher.THREADS)
+        ]
+        await asyncio.sleep(0)
+        try:
+            await asyncio.wait_for(busy._leases.hold(), 20)
+            assert list(list_leases(store)) == ["cluster/0"]
+        finally:
+            stuck.set()
+            await asyncio.gather(*flushes)
+
+    asyncio.run(play())
 
 
 async def test_a_workflow_of_a_dead_cluster_is_resumable_and_taken_once(

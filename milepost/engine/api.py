@@ -397,7 +397,8 @@ def list_tasks(workflow_id: str) -> list[dict[str, Any]]:
 
     Returns:
         For each task its ``task_id``, its ``state`` (WAITING for inputs, READY, SCHEDULED,
-        EXTENDED by a continuation that is under way, COMMITTED or FAILED), how many ``attempts`` it
+        EXTENDED by a continuation that is under way, COMMITTED, FAILED, or DROPPED because a task
+        whose continuation it is part of caught an exception), how many ``attempts`` it
         had, and ``stats`` as in :func:`get_metadata`.
 
     Raises:

@@ -109,6 +109,8 @@ class _SliceRun:
                     )
                 )
                 return
+            if task.catches:
+                result = (result, None)
             payload = serialize(result, self._put_blob)
         except BaseException as error:  # user code may raise anything
             if _ends_worker(error):

@@ -50,6 +50,7 @@ class SliceTask:
     Attributes:
         inputs: The nodes whose values it takes, as its template names them.
         first_constant: What its template's constant positions are relative to.
+        catches: Whether its value is a pair of result and exception.
     """
 
     task: int
@@ -59,6 +60,7 @@ class SliceTask:
     template: bytes
     inputs: tuple[int, ...]
     first_constant: int
+    catches: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

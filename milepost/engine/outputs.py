@@ -11,14 +11,13 @@ its hands, and may store, never does: there only the store's name is left.
 from __future__ import annotations
 
 import copyreg
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import ray
 
-from milepost.engine.payloads import BlobCollector, deserialize, serialize_opaque
-from milepost.errors import MilepostError, TaskCrashedError, TaskRaisedError, WorkflowExecutionError
+from milepost.engine.payloads import BlobCollector, deserialize, open_error, serialize_opaque
+from milepost.errors import MilepostError, WorkflowExecutionError
 from milepost.journal import Location, Store, map_blob, open_store
 from milepost.replay.events import TaskError
 from milepost.replay.payload import Payload
@@ -128,36 +127,9 @@ def _restore_failure(
     failure = kind(*args)
     if sealed is not None:
         storage, *rest = sealed
-        failure.__cause__ = _open_cause(failure.task_id, *sealed)
+        failure.__cause__ = open_error(failure.task_id, sealed[3], StoredSource(*sealed[:3]))
         failure.__dict__["_sealed_cause"] = (str(Location(storage)), *rest)
     return failure
-
-
-def _open_cause(
-    task_id: str, storage: str, workflow_id: str, incarnation: int, error: TaskError
-) -> BaseException:
-    if error.kind == "crash":
-        return TaskCrashedError(task_id, error.message)
-    if error.exception is not None:
-        try:
-            cause = deserialize(error.exception, StoredSource(storage, workflow_id, incarnation))
-        except Exception as reason:  # noqa: BLE001  its class may be missing here
-            return _describe_cause(task_id, error, f"{type(reason).__name__}: {reason}")
-        if isinstance(cause, BaseException):
-            _annotate(cause, task_id, error)
-            return cause
-    return _describe_cause(task_id, error, "it could not be pickled")
-
-
-def _describe_cause(task_id: str, error: TaskError, reason: str) -> TaskRaisedError:
-    cause = TaskRaisedError(task_id, error.type, error.message, reason)
-    _annotate(cause, task_id, error)
-    return cause
-
-
-def _annotate(cause: BaseException, task_id: str, error: TaskError) -> None:
-    with suppress(Exception):  # users' exceptions may be frozen
-        cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
 
 
 copyreg.pickle(WorkflowExecutionError, _reduce_failure)

@@ -13,6 +13,7 @@ import io
 import pickle
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeAlias
 
@@ -21,7 +22,14 @@ import ray
 from ray.actor import ActorHandle
 from ray.dag import DAGNode
 
-from milepost.errors import MilepostError, NotSerializableError
+from milepost.errors import (
+    MilepostError,
+    NotSerializableError,
+    TaskCrashedError,
+    TaskRaisedError,
+)
+from milepost.replay.catching import unpack_caught
+from milepost.replay.events import TaskError
 from milepost.replay.payload import Encoding, Payload, inline, pack_plain, unpack_plain
 
 INLINE_BYTES_MAX = 64 * 1024
@@ -159,6 +167,8 @@ def deserialize(payload: Payload, source: Source) -> Any:
     content = source.read_blob(payload) if payload.digest else memoryview(payload.data)
     if payload.encoding == Encoding.PLAIN:
         return unpack_plain(bytes(content))
+    if payload.encoding == Encoding.CAUGHT:
+        return None, open_error(*unpack_caught(bytes(content)), source)
     token = _source.set(source)
     try:
         if payload.encoding == Encoding.PICKLE:
@@ -169,6 +179,32 @@ def deserialize(payload: Payload, source: Source) -> Any:
     finally:
         _source.reset(token)
     raise ValueError(f"payload encoding {payload.encoding} is not known")
+
+
+def open_error(task_id: str, error: TaskError, source: Source) -> BaseException:
+    """Returns the exception with which a task failed, or one that stands for it."""
+    if error.kind == "crash":
+        return TaskCrashedError(task_id, error.message)
+    if error.exception is not None:
+        try:
+            cause = deserialize(error.exception, source)
+        except Exception as reason:  # noqa: BLE001  its class may be missing here
+            return _describe_error(task_id, error, f"{type(reason).__name__}: {reason}")
+        if isinstance(cause, BaseException):
+            _annotate(cause, task_id, error)
+            return cause
+    return _describe_error(task_id, error, "it could not be pickled")
+
+
+def _describe_error(task_id: str, error: TaskError, reason: str) -> TaskRaisedError:
+    cause = TaskRaisedError(task_id, error.type, error.message, reason)
+    _annotate(cause, task_id, error)
+    return cause
+
+
+def _annotate(cause: BaseException, task_id: str, error: TaskError) -> None:
+    with suppress(Exception):  # users' exceptions may be frozen
+        cause.add_note(f"raised in task {task_id!r}:\n{error.traceback}")
 
 
 def _split(content: memoryview) -> list[memoryview]:

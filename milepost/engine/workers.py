@@ -138,6 +138,7 @@ def _build_order(
             template=graph.templates[graph.node_templates[task]],
             inputs=tuple(graph.inputs(task)),
             first_constant=graph.node_constants[task],
+            catches=task in state.catchers,
         )
         for task, attempt in zip(slice_.tasks, slice_.attempts, strict=True)
     )

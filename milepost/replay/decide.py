@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias, TypeVar, assert_never
 
+from milepost.replay.catching import find_catcher, is_below
 from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
@@ -204,7 +205,7 @@ def _take_report(state: State, report: SliceReported) -> Decision:
     if report.tasks:
         events.append(_committed(state, report))
     events.extend(_extended(state, report, continued) for continued in report.continued)
-    failures = [_failed(state, report, raised) for raised in report.raised]
+    failures = _drop_caught(state, [_failed(state, report, each) for each in report.raised])
     events.extend(failures)
     return _conclude(state, events, report.tasks, failures, report.at_us)
 
@@ -221,16 +222,51 @@ def _conclude(
     failures: list[AttemptFailed],
     at_us: int,
 ) -> Decision:
-    """Adds the end of the workflow, if this is it."""
-    if any(_reaches_root(state, task) for task in committed):
+    """Adds the end of the workflow, if this is it, and ends what was in vain."""
+    catchers = [find_catcher(state, failure.task) for failure in failures if failure.final]
+    caught = {catcher for catcher in catchers if catcher is not None}
+    if any(_reaches_root(state, task) for task in (*committed, *caught)):
         events.append(_success(state.owner, at_us))
-        return Decision(append=tuple(events), effects=(Finish(status=Status.SUCCESSFUL),))
-    final = next((failure for failure in failures if failure.final), None)
+        end = Finish(status=Status.SUCCESSFUL)
+        return Decision(append=tuple(events), effects=(*_cancel_below(state, caught), end))
+    final = _find_uncaught(state, failures)
     if final is not None and state.status is Status.RUNNING:
         reason = f"task {state.graph.task_id(final.task)}: {final.error.type}"
         events.append(_status(Status.FAILED, reason, state.owner, at_us))
-        return Decision(append=tuple(events), effects=(Finish(status=Status.FAILED),))
-    return Decision(append=tuple(events))
+        end = Finish(status=Status.FAILED)
+        return Decision(append=tuple(events), effects=(*_cancel_below(state, caught), end))
+    return Decision(append=tuple(events), effects=_cancel_below(state, caught))
+
+
+def _find_uncaught(state: State, failures: list[AttemptFailed]) -> AttemptFailed | None:
+    final = (failure for failure in failures if failure.final)
+    return next((each for each in final if find_catcher(state, each.task) is None), None)
+
+
+def _drop_caught(state: State, failures: list[AttemptFailed]) -> list[AttemptFailed]:
+    """Leaves out failures of tasks that an earlier one of the same report makes needless."""
+    kept: list[AttemptFailed] = []
+    catchers: set[int] = set()
+    for failure in failures:
+        if catchers and is_below(state, failure.task, catchers):
+            continue
+        kept.append(failure)
+        catcher = find_catcher(state, failure.task) if failure.final else None
+        if catcher is not None:
+            catchers.add(catcher)
+    return kept
+
+
+def _cancel_below(state: State, catchers: set[int]) -> tuple[Effect, ...]:
+    """Ends the slices that hold nothing but tasks below ``catchers``, which nobody needs now."""
+    if not any(catcher in state.continuations for catcher in catchers):
+        return ()
+    needless = tuple(
+        number
+        for number, slice_ in state.slices.items()
+        if all(is_below(state, task, catchers) for task in slice_.outstanding)
+    )
+    return (CancelSlices(slices=needless),) if needless else ()
 
 
 def _drop_settled(

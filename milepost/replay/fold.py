@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from milepost.errors import IllegalEventError
+from milepost.replay.catching import find_catcher, list_below, list_chain, pack_caught
 from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
@@ -21,6 +22,7 @@ from milepost.replay.events import (
     Noted,
     OwnershipTaken,
     StatusChanged,
+    TaskError,
     TasksCommitted,
     TasksScheduled,
     WorkflowCreated,
@@ -231,6 +233,9 @@ def _extend(state: State, event: GraphExtended) -> None:
     _require_well_formed(state, event.fragment)
     root = _add_fragment(state, event.fragment)
     state.creators[root] = event.task
+    state.continuations[event.task] = root
+    if event.task in state.catchers:
+        state.catchers.add(root)
     _note_times(state, event.task, event.started_us, event.duration_us)
     _move(state, event.task, TaskState.EXTENDED)
     _settle(state, event.slice, (event.task,))
@@ -242,15 +247,41 @@ def _fail(state: State, event: AttemptFailed) -> None:
     _require_outstanding(state, event.slice, (task,), (event.attempt,))
     _require_known(state, event.node)
     state.failures[task] = state.failures.get(task, 0) + 1
-    if event.final:
+    _settle(state, event.slice, (task,))
+    _note_worker(state, event.node)
+    if not event.final:
+        _make_ready(state, task)
+    elif (catcher := find_catcher(state, task)) is None:
         _move(state, task, TaskState.FAILED)
         state.failed[task] = event.error
     else:
-        _make_ready(state, task)
-    _settle(state, event.slice, (task,))
-    _note_worker(state, event.node)
+        state.task_ended_us[catcher] = _clip(event.at_us)
+        _catch(state, task, catcher, event.error)
+        return
     if event.error.kind == "crash":
         state.suspects.add(task)
+
+
+def _catch(state: State, task: int, catcher: int, error: TaskError) -> None:
+    """Makes the error the value of ``catcher`` and of the continuations that were to give it."""
+    del state.failures[task]
+    payload = pack_caught(state.graph.task_id(task), error)
+    chain = dict.fromkeys(list_chain(state, catcher))
+    for each in list_below(state, catcher):
+        if each not in chain and state.tasks[each] != TaskState.COMMITTED:
+            _move(state, each, TaskState.DROPPED)
+    _complete(state, next(reversed(chain)), payload)
+    if catcher != task:
+        _forget_dropped(state)
+
+
+def _forget_dropped(state: State) -> None:
+    """Takes tasks that are needed no more off their slices and out of the queues."""
+    for number, slice_ in list(state.slices.items()):
+        gone = [each for each in slice_.outstanding if state.tasks[each] != TaskState.SCHEDULED]
+        _settle(state, number, tuple(gone))
+    for option in list(state.ready):
+        _drop_stale(state, option)
 
 
 def _lose(state: State, event: AttemptsLost) -> None:
@@ -319,6 +350,10 @@ def _add_fragment(state: State, fragment: Fragment) -> int:
     state.results.extend([None] * width)
     state.task_started_us.extend([0] * width)
     state.task_ended_us.extend([0] * width)
+    if any(options.catch_exceptions for options in fragment.options):
+        for offset, at in enumerate(fragment.node_options):
+            if fragment.options[at].catch_exceptions:
+                state.catchers.add(first + offset)
     for offset, count in enumerate(fragment.input_counts):
         if count == 0:
             _make_ready(state, first + offset)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
@@ -41,6 +42,7 @@ class Graph:
         constants: Constants of all fragments, with nodes numbered in the whole graph.
         node_functions: For each node its position in ``functions``; likewise ``node_options`` and
             ``node_templates``.
+        fragment_starts: The first node of each fragment.
         node_constants: For each node the position of its fragment's first constant.
         node_names: For each node its position in ``names``.
         node_ordinals: For each node its number among those of the same name.
@@ -58,6 +60,7 @@ class Graph:
         "_outputs",
         "_template_numbers",
         "constants",
+        "fragment_starts",
         "functions",
         "metadata",
         "names",
@@ -83,6 +86,7 @@ class Graph:
         self.node_options = integers()
         self.node_templates = integers()
         self.node_constants = integers()
+        self.fragment_starts = integers()
         self.metadata: dict[int, Payload] = {}
         self._name_numbers: dict[str, int] = {}
         self._name_tasks: list[array[int]] = []
@@ -108,6 +112,13 @@ class Graph:
     def outputs(self, node: int) -> Sequence[int]:
         """Returns the nodes that take the value of ``node``, once per use."""
         return self._outputs[self._output_starts[node] : self._output_starts[node + 1]]
+
+    def fragment_of(self, node: int) -> tuple[int, int]:
+        """Returns the first and the last node of the fragment that ``node`` came with."""
+        at = bisect_right(self.fragment_starts, node)
+        last = at == len(self.fragment_starts)
+        root = len(self) - 1 if last else self.fragment_starts[at] - 1
+        return self.fragment_starts[at - 1], root
 
     def task_id(self, node: int) -> str:
         """Returns the id of ``node``, unique in its workflow."""
@@ -141,6 +152,7 @@ class Graph:
     def extend(self, fragment: Fragment) -> int:
         """Adds a well-formed fragment; returns the number of its first node. Linear in its size."""
         first = len(self)
+        self.fragment_starts.append(first)
         functions = [self._add_function(function) for function in fragment.functions]
         options = [_number(self.options, self._option_numbers, item) for item in fragment.options]
         templates = [

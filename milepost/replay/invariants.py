@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from milepost.replay.payload import Encoding
 from milepost.replay.state import State, Status, TaskState
 
 
@@ -40,13 +41,21 @@ def _check_task(state: State, task: int) -> None:
     kind = state.task_state(task)
     missing = sum(state.results[source] is None for source in state.graph.inputs(task))
     assert state.waiting[task] == missing, (task, state.waiting[task], missing)
-    assert (kind == TaskState.WAITING) == (missing > 0), (task, kind, missing)
+    needless = kind == TaskState.DROPPED or _is_spared(state, task)
+    assert needless or (kind == TaskState.WAITING) == (missing > 0), (task, kind, missing)
     assert (state.results[task] is not None) == (kind == TaskState.COMMITTED), (task, kind)
     assert (task in state.failed) == (kind == TaskState.FAILED), (task, kind)
-    if kind not in (TaskState.WAITING, TaskState.READY):
+    if not needless and kind not in (TaskState.WAITING, TaskState.READY):
         assert state.attempts[task] > 0, (task, kind)
     found = state.graph.find(state.graph.task_id(task))
     assert found == task, (task, state.graph.task_id(task), found)
+
+
+def _is_spared(state: State, task: int) -> bool:
+    """Tells whether ``task``, a continuation's root, got its value because an error was caught."""
+    result = state.results[task]
+    caught = result is not None and result.encoding == Encoding.CAUGHT
+    return caught and task in state.creators
 
 
 def _check_queues(state: State) -> None:
@@ -78,4 +87,6 @@ def _check_status(state: State) -> None:
         kinds = (state.task_state(root), state.task_state(creator))
         committed = [kind == TaskState.COMMITTED for kind in kinds]
         assert committed[0] == committed[1], (root, creator, kinds)
-        assert kinds[1] in (TaskState.EXTENDED, TaskState.COMMITTED), (creator, kinds)
+        dropped = (TaskState.DROPPED, TaskState.DROPPED)
+        kept = kinds[1] in (TaskState.EXTENDED, TaskState.COMMITTED)
+        assert kept or kinds == dropped, (creator, kinds)

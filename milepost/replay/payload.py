@@ -31,6 +31,8 @@ class Encoding(IntEnum):
     """A pickle stream without out-of-band buffers."""
     BUFFERS = 2
     """A pickle stream followed by its out-of-band buffers (layout: docs/format.md)."""
+    CAUGHT = 3
+    """One msgpack object that describes an exception; the value is the pair of None and that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

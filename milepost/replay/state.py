@@ -57,6 +57,8 @@ class TaskState(IntEnum):
     """Its value is known. It never runs again."""
     FAILED = 5
     """Its last attempt failed and there will be no other unless the workflow is resumed."""
+    DROPPED = 6
+    """It never runs (again): the task whose continuation it is part of caught an exception."""
 
 
 @dataclass(slots=True)
@@ -90,6 +92,8 @@ class State:
             known; 0 before. Like the next one no part of the digest.
         task_ended_us: For each task, when its function returned; 0 before.
         creators: For the root of each continuation, the task that returned it.
+        continuations: For each task that returned a continuation, the root of that.
+        catchers: The tasks whose value is a pair of result and exception.
         failures: For tasks that failed since the last resume, how often.
         failed: The errors of tasks in state FAILED, in order.
         suspects: Tasks whose worker died; they travel alone until they commit.
@@ -103,6 +107,8 @@ class State:
 
     __slots__ = (
         "attempts",
+        "catchers",
+        "continuations",
         "counts",
         "created_us",
         "creators",
@@ -159,6 +165,8 @@ class State:
         self.task_started_us: array[int] = integers()
         self.task_ended_us: array[int] = integers()
         self.creators: dict[int, int] = {}
+        self.continuations: dict[int, int] = {}
+        self.catchers: set[int] = set()
         self.failures: dict[int, int] = {}
         self.failed: dict[int, TaskError] = {}
         self.suspects: set[int] = set()
@@ -200,7 +208,7 @@ class State:
             [self.workflow_id, self.created_us, self.started_us, self.ended_us],
             [_flat(self.metadata), _flat(self.environment), self.durability, self.versions],
             [self.status and self.status.value, self.epoch, self.owner],
-            [self.next_seq, self.next_slice, self.root, self.counts],
+            [self.next_seq, self.next_slice, self.root, self.counts[: TaskState.DROPPED]],
             graph.names,
             [[function.name, function.digest] for function in graph.functions],
             [

@@ -53,9 +53,10 @@ class Build:
         content = inline(1, b"code of " + name.encode()) if code else None
         return Function(name=f"app.{name}", digest=name.encode().ljust(32, b"."), code=content)
 
-    def options(self, number: int = 0, max_retries: int = 3) -> TaskOptions:
+    def options(self, number: int = 0, max_retries: int = 3, *, catch: bool = False) -> TaskOptions:
         return TaskOptions(
             max_retries=max_retries,
+            catch_exceptions=catch,
             retry_errors=self.payload(True),
             ray=self.payload({"num_cpus": number}),
         )
@@ -68,8 +69,12 @@ class Build:
         functions: Sequence[str] = (),
         max_retries: int = 3,
         constants: tuple[Constant, ...] = (),
+        catching: Sequence[int] = (),
     ) -> Fragment:
-        """Returns a node per entry of ``inputs``; the other columns default to one same thing."""
+        """Returns a node per entry of ``inputs``; the other columns default to one same thing.
+
+        Nodes of the classes ``catching`` catch exceptions.
+        """
         names = names or ["f"] * len(inputs)
         functions = functions or ["f"] * len(inputs)
         classes = classes or [0] * len(inputs)
@@ -79,7 +84,9 @@ class Build:
         return Fragment(
             names=tuple(distinct[0]),
             functions=tuple(self.function(name) for name in distinct[1]),
-            options=tuple(self.options(number, max_retries) for number in numbers),
+            options=tuple(
+                self.options(number, max_retries, catch=number in catching) for number in numbers
+            ),
             templates=tuple(b"template of %d" % count for count in templates),
             constants=constants,
             node_names=tuple(distinct[0].index(name) for name in names),
@@ -89,6 +96,10 @@ class Build:
             input_counts=tuple(len(sources) for sources in inputs),
             inputs=tuple(source for sources in inputs for source in sources),
         )
+
+    def catcher(self) -> Fragment:
+        """Returns a task that catches exceptions, without retries."""
+        return self.fragment((), catching=[0], max_retries=0)
 
     def single(self, max_retries: int = 3) -> Fragment:
         return self.fragment((), max_retries=max_retries)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from milepost.replay.codec import decode, encode
 from milepost.replay.decide import Decision, Finish, RunSlice, decide
 from milepost.replay.events import (
+    AttemptFailed,
     Event,
     GraphExtended,
     TasksCommitted,
@@ -27,7 +28,7 @@ from milepost.replay.events import (
 from milepost.replay.fold import fold
 from milepost.replay.fragment import Constant, Fragment
 from milepost.replay.inputs import Input, OwnershipGained
-from milepost.replay.payload import Payload
+from milepost.replay.payload import Encoding, Payload
 from milepost.replay.state import State, Status, TaskState
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ NewStory: TypeAlias = "Callable[[], Story]"
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEEDS = st.integers(0, 2**32 - 1)
 LENGTHS = st.integers(10, 100)
+CAUGHT = "an exception"
 ACTS = {"work": 6, "report": 10, "lose": 3, "take": 1, "resume": 3, "pend": 1, "repeat": 2}
 
 
@@ -62,6 +64,7 @@ def draw_fragment(build: Build, chance: Random) -> Fragment:
         classes=chance.choices([0, 1], k=width),
         max_retries=chance.choice([3, 1, 0, -1]),
         constants=(Constant(payload=build.payload("held"), nodes=nodes),) if nodes else (),
+        catching=chance.choice([[], [1], [0, 1]]),
     )
 
 
@@ -71,18 +74,27 @@ class Record:
     def __init__(self) -> None:
         self.root = -1
         self.inputs: list[list[int]] = []
-        self.values: dict[int, Payload] = {}
+        self.values: dict[int, Payload | str] = {}
         self.creators: dict[int, int] = {}
+        self.owners: list[int | None] = []  # whose continuation a task belongs to
+        self.catches: set[int] = set()
+        self.dropped: set[int] = set()
 
     def note(self, event: Event) -> None:
         match event:
             case WorkflowCreated():
-                self.root = self.add(event.fragment)
+                self.root = self.add(event.fragment, None)
             case GraphExtended():
-                self.creators[self.add(event.fragment)] = event.task
+                root = self.add(event.fragment, event.task)
+                self.creators[root] = event.task
+                if event.task in self.catches:
+                    self.catches.add(root)
+            case AttemptFailed(final=True):
+                self.catch(event.task)
             case TasksScheduled():
                 for task in event.tasks:
                     assert task not in self.values, "a committed task runs again"
+                    assert task not in self.dropped, "a dropped task runs"
                     assert task not in self.creators.values(), "an extended task runs again"
                     assert all(source in self.values for source in self.inputs[task])
             case TasksCommitted():
@@ -91,23 +103,52 @@ class Record:
             case _:
                 pass
 
-    def add(self, fragment: Fragment) -> int:
+    def catch(self, failed: int) -> None:
+        """Gives the nearest catcher above its value; what is below it is done or dropped."""
+        catcher: int | None = failed
+        while catcher is not None and catcher not in self.catches:
+            catcher = self.owners[catcher]
+        if catcher is None:
+            return
+        end = catcher
+        for root, creator in sorted(self.creators.items()):
+            end = root if creator == end else end
+        below = {catcher}
+        for task, owner in enumerate(self.owners):
+            if owner in below:
+                below.add(task)
+        self.commit(end, CAUGHT)
+        self.dropped |= below - self.values.keys()
+
+    def add(self, fragment: Fragment, owner: int | None) -> int:
         first, position = len(self.inputs), 0
+        for at, option in enumerate(fragment.node_options):
+            self.owners.append(owner)
+            if fragment.options[option].catch_exceptions:
+                self.catches.add(first + at)
         for count in fragment.input_counts:
             sources = fragment.inputs[position : position + count]
             self.inputs.append([first + source for source in sources])
             position += count
         return len(self.inputs) - 1
 
-    def commit(self, task: int, payload: Payload) -> None:
+    def commit(self, task: int, payload: Payload | str) -> None:
         assert task not in self.values, "a task commits twice"
+        assert task not in self.dropped, "a dropped task commits"
         self.values[task] = payload
         if task in self.creators:
             self.commit(self.creators[task], payload)
 
     def compare(self, state: State) -> None:
-        assert state.results == [self.values.get(task) for task in range(len(self.inputs))]
-        assert state.result == self.values.get(self.root)
+        results = [
+            CAUGHT if each is not None and each.encoding == Encoding.CAUGHT else each
+            for each in state.results
+        ]
+        assert results == [self.values.get(task) for task in range(len(self.inputs))]
+        assert (state.result is not None) == (self.root in self.values)
+        assert self.dropped == {
+            task for task, kind in enumerate(state.tasks) if kind == TaskState.DROPPED
+        }
         for task, sources in enumerate(self.inputs):
             assert list(state.graph.inputs(task)) == sources
 
@@ -262,7 +303,8 @@ def test_once_the_faults_stop_every_workflow_comes_to_its_result(
     driver.record.compare(driver.state)
     driver.story.check_replay()
     assert driver.successes == 1
-    assert driver.state.counts[TaskState.COMMITTED] == len(driver.state.graph)
+    done = driver.state.counts[TaskState.COMMITTED] + len(driver.record.dropped)
+    assert done == len(driver.state.graph)
 
 
 @settings(PATIENT, max_examples=40)

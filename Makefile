@@ -11,7 +11,7 @@ AZURITE := .servers/node_modules/.bin/azurite-blob
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-servers servers check format dictionary bench-journal lock clean
+.PHONY: help demo test test-servers servers check format dictionary bench-journal parity lock clean
 
 help:  ## list these commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,9 @@ dictionary: $(INSTALLED)  ## train the zstd dictionary of journals (ARGS=--measu
 
 bench-journal: $(INSTALLED)  ## measure the journal: latency, bytes per task, listing 10,000 workflows
 	@$(BIN)/python benchmarks/journal.py $(ARGS)
+
+parity: $(INSTALLED)  ## write the page on parity with ray.workflow from the tests' markers
+	@$(BIN)/python tests/support/parity_page.py
 
 lock: $(INSTALLED)  ## write requirements-dev.lock anew (ARGS=--upgrade for the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --strip-extras \

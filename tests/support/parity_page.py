@@ -23,8 +23,8 @@ INTRODUCTION = """\
 
 This page is made by `make parity`; do not edit it. Each row is a test of `ray.workflow`, as last
 shipped in Ray 2.47, with what it promised. A row is *kept* when a test of Milepost makes the same
-promise, *open* when none does so far, and *left out* for the reason that stands there. Our tests are
-written afresh; many of them promise more.
+promise, *open* when none does so far, and *left out* for the reason that stands there. Our tests
+are written afresh; many of them promise more.
 """
 
 

@@ -90,7 +90,12 @@ class Dispatcher:
         self._stored = StoredReader(self._store, self._in_thread, self._settle)
         self._healer = Healer(self._go_on_if_orphan, self._note_healed)
         self._leases = LeaseKeeper(
-            self._store, self._owner, read_lease_s(), own_thread(), self._runs_anything
+            self._store,
+            self._owner,
+            read_lease_s(),
+            own_thread(),
+            self._runs_anything,
+            self._check_ownership,
         )
         self._owners = OwnerWatch(self._store, self._in_thread)
         self._taken_up: set[str] = set()  # by a recovery, which nobody waits for
@@ -347,6 +352,10 @@ class Dispatcher:
 
     def _runs_anything(self) -> bool:
         return bool(self._hosts) or self._healer.busy
+
+    async def _check_ownership(self) -> None:
+        """Stops what somebody else has taken over while this process was paused."""
+        await asyncio.gather(*(host.check_ownership() for host in list(self._hosts.values())))
 
     async def _is_orphan(self, workflow_id: str) -> bool:
         """Tells whether the stored workflow was ours and has not ended."""

@@ -17,7 +17,12 @@ from typing import Any, Protocol
 from milepost.engine.costs import CostTable
 from milepost.engine.messages import WorkerReport
 from milepost.engine.objects import ObjectTable
-from milepost.errors import EngineUnavailableError, LostOwnershipError, MilepostError
+from milepost.errors import (
+    EngineUnavailableError,
+    LostOwnershipError,
+    MilepostError,
+    StorageUnavailableError,
+)
 from milepost.journal import Compactor, JournalWriter
 from milepost.replay.codec import encode
 from milepost.replay.decide import CancelSlices, Decision, Effect, Finish, RunSlice, decide
@@ -199,6 +204,17 @@ class WorkflowHost:
             if self.stopped is not None:
                 raise self.stopped
             await self.change()
+
+    async def check_ownership(self) -> None:
+        """Stops if another owner took over, even if there is nothing to flush for long."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._threads, self._writer.require_ownership)
+        except LostOwnershipError as error:
+            if not self.ended:
+                self._stop(error)
+        except StorageUnavailableError as error:  # the next flush will see
+            _log.info("workflow %s was not checked: %s", self.state.workflow_id, error)
 
     def change(self) -> asyncio.Future[None]:
         """Returns a future that is done after the next flush, or when the host stops."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -82,6 +82,7 @@ class LeaseKeeper:
         lease_s: float,
         in_thread: InThread,
         is_needed: Callable[[], bool],
+        on_gap: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         """Begin without a lease.
 
@@ -91,12 +92,17 @@ class LeaseKeeper:
             lease_s: How long it lasts after a renewal, seconds.
             in_thread: Runs a function that blocks.
             is_needed: Tells whether the owner runs anything.
+            on_gap: Called when it was renewed too late, as after a pause of this process: others
+                may have taken the owner for gone.
         """
         self._store = store
         self._owner = owner
         self._lease_s = lease_s
         self._in_thread = in_thread
         self._is_needed = is_needed
+        self._on_gap = on_gap
+        self._gap: asyncio.Task[None] | None = None
+        self._renewed_s: tuple[float, float] | None = None
         self._beat = 0
         self._keeping: asyncio.Task[None] | None = None
         self._first: asyncio.Task[None] | None = None
@@ -107,6 +113,7 @@ class LeaseKeeper:
         A storage that fails is no reason to wait: the lease is a courtesy.
         """
         if self._keeping is None:
+            self._renewed_s = None
             self._first = asyncio.create_task(self._renew())
             self._keeping = asyncio.create_task(self._keep(self._first))
         if self._first is not None:
@@ -143,6 +150,19 @@ class LeaseKeeper:
             await self._in_thread(write_lease, self._store, lease)
         except StorageUnavailableError as error:
             _log.info("the lease of %s was not renewed: %s", self._owner, error)
+        else:
+            self._look_back()
+
+    def _look_back(self) -> None:
+        """Looks how long ago the last renewal was, by two clocks: each may miss some pauses."""
+        former_s = self._renewed_s
+        self._renewed_s = asyncio.get_running_loop().time(), time.time_ns() / 1e9
+        if former_s is None or (self._gap is not None and not self._gap.done()):
+            return
+        passed_s = max(now - then for now, then in zip(self._renewed_s, former_s, strict=True))
+        if passed_s > self._lease_s:
+            _log.warning("the lease of %s was renewed after %.1f s only", self._owner, passed_s)
+            self._gap = asyncio.create_task(self._on_gap())
 
 
 class OwnerWatch:

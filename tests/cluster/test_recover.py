@@ -196,7 +196,7 @@ def test_a_job_that_is_tried_again_on_a_fresh_cluster_goes_on(tmp_path: Path) ->
 def test_a_standby_takes_over_from_a_cluster_that_was_only_paused_and_it_ends_cleanly(
     tmp_path: Path, start: Start
 ) -> None:
-    """The paused one wakes up behind the takeover: it is fenced, and says so once."""
+    """The paused one wakes up behind the takeover: it is fenced though none of its tasks end."""
     store = str(tmp_path / "store")
     with make_cluster() as first, make_cluster() as second:
         driver = start(first, "one")
@@ -210,10 +210,10 @@ def test_a_standby_takes_over_from_a_cluster_that_was_only_paused_and_it_ends_cl
             process.suspend()
         wait_until(lambda: read_status(open_store(store), "one").epoch == 2)
         assert standby.stdout.readline().split() == ["resumed", "one"]
-        (tmp_path / "ledger.gate").touch()
         for process in paused:
             process.resume()
         assert driver.communicate(timeout=60)[0].splitlines()[-1] == "LostOwnershipError"
+        (tmp_path / "ledger.gate").touch()
         wait_until(lambda: read_status(open_store(store), "one").status is Status.SUCCESSFUL)
         assert first.folder is not None
         logs = [path.read_text(errors="replace") for path in first.folder.rglob("*.err")]

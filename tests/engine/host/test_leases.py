@@ -71,11 +71,15 @@ def keep_renewing(store: Store, owner: str, late_us: int = 0) -> None:
         loop.call_later((beat - 1) * LEASE_S / 3, renew, beat)
 
 
+async def never() -> None:
+    raise AssertionError("there was no gap")
+
+
 async def test_a_lease_is_there_before_hold_returns_and_renewed_while_it_is_needed(
     store: MemoryStore,
 ) -> None:
     needed = True
-    keeper = LeaseKeeper(store, "c/0", LEASE_S, at_once, lambda: needed)
+    keeper = LeaseKeeper(store, "c/0", LEASE_S, at_once, lambda: needed, never)
     assert list_leases(store) == {}
     await asyncio.gather(keeper.hold(), keeper.hold())
     beats = [list_leases(store)["c/0"].beat]
@@ -98,7 +102,7 @@ async def test_a_lease_is_there_before_hold_returns_and_renewed_while_it_is_need
 async def test_a_lease_that_is_held_again_while_it_is_removed_is_there(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = LeaseKeeper(store, "c/0", LEASE_S, at_once, lambda: False)
+    keeper = LeaseKeeper(store, "c/0", LEASE_S, at_once, lambda: False, never)
 
     async def slowly(function: Callable[..., Any], *given: Any) -> None:
         if function is end_lease:
@@ -109,6 +113,47 @@ async def test_a_lease_that_is_held_again_while_it_is_removed_is_there(
     await keeper.hold()
     await asyncio.sleep(LEASE_S * (leases.IDLE_LEASES + 1))
     assert "c/0" in list_leases(store)
+
+
+@pytest.mark.parametrize(("pause_s", "gaps"), [(LEASE_S / 3, 0), (2 * LEASE_S, 1)])
+async def test_an_owner_that_renewed_too_late_looks_whether_it_was_succeeded(
+    store: MemoryStore, pause_s: float, gaps: int
+) -> None:
+    loop, told, needed = asyncio.get_running_loop(), [], True
+    until = loop.time() + LEASE_S + pause_s
+
+    async def pausing(function: Callable[..., Any], *given: Any) -> None:
+        if loop.time() >= LEASE_S:
+            await asyncio.sleep(max(0.0, until - loop.time()))
+        function(*given)
+
+    async def note() -> None:
+        told.append(loop.time())
+
+    keeper = LeaseKeeper(store, "c/0", LEASE_S, pausing, lambda: needed, note)
+    await keeper.hold()
+    await asyncio.sleep(10 * LEASE_S)
+    needed = False
+    await asyncio.sleep(10 * LEASE_S)
+    assert len(told) == gaps
+
+
+async def test_an_owner_that_was_succeeded_in_a_pause_stops_though_its_tasks_run_on(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit(())
+    await desk.submit((), workflow_id="other", nonce="o")
+    paused, (task, _) = desk.dispatcher, desk.stage.workers.desks
+    waiting = asyncio.create_task(desk.refused(paused.output("w")))
+    desk.restart("another")
+    assert await desk.dispatcher.take_up("w", "cluster/0") == "resumed"
+    await desk.stage.settle()
+    assert not waiting.done()
+    await paused._check_ownership()
+    await desk.stage.settle()
+    assert isinstance(await waiting, LostOwnershipError)
+    assert task.closed
+    assert list(await paused.live()) == ["other"]
 
 
 async def test_who_renews_lives_and_who_does_not_is_gone_after_one_lease(

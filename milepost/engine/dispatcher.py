@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -353,9 +354,11 @@ class Dispatcher:
     def _runs_anything(self) -> bool:
         return bool(self._hosts) or self._healer.busy
 
-    async def _check_ownership(self) -> None:
-        """Stops what somebody else has taken over while this process was paused."""
-        await asyncio.gather(*(host.check_ownership() for host in list(self._hosts.values())))
+    async def _check_ownership(self, late: bool) -> None:
+        """Stops what somebody else has taken over; looks at all only after a pause."""
+        hosts = list(self._hosts.values())
+        chosen = hosts if late else random.sample(hosts, min(len(hosts), 1))
+        await asyncio.gather(*(host.check_ownership() for host in chosen))
 
     async def _is_orphan(self, workflow_id: str) -> bool:
         """Tells whether the stored workflow was ours and has not ended."""

@@ -82,7 +82,7 @@ class LeaseKeeper:
         lease_s: float,
         in_thread: InThread,
         is_needed: Callable[[], bool],
-        on_gap: Callable[[], Coroutine[Any, Any, None]],
+        look_round: Callable[[bool], Coroutine[Any, Any, None]],
     ) -> None:
         """Begin without a lease.
 
@@ -92,16 +92,16 @@ class LeaseKeeper:
             lease_s: How long it lasts after a renewal, seconds.
             in_thread: Runs a function that blocks.
             is_needed: Tells whether the owner runs anything.
-            on_gap: Called when it was renewed too late, as after a pause of this process: others
-                may have taken the owner for gone.
+            look_round: Looks whether others took over; called after each renewal, with whether
+                that came too late, as after a pause of this process.
         """
         self._store = store
         self._owner = owner
         self._lease_s = lease_s
         self._in_thread = in_thread
         self._is_needed = is_needed
-        self._on_gap = on_gap
-        self._gap: asyncio.Task[None] | None = None
+        self._look_round = look_round
+        self._looking: asyncio.Task[None] | None = None
         self._renewed_s: tuple[float, float] | None = None
         self._beat = 0
         self._keeping: asyncio.Task[None] | None = None
@@ -151,18 +151,20 @@ class LeaseKeeper:
         except StorageUnavailableError as error:
             _log.info("the lease of %s was not renewed: %s", self._owner, error)
         else:
-            self._look_back()
+            late = self._look_back()
+            if late or self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look_round(late))
 
-    def _look_back(self) -> None:
-        """Looks how long ago the last renewal was, by two clocks: each may miss some pauses."""
+    def _look_back(self) -> bool:
+        """Tells whether this renewal came too late, by two clocks: each may miss some pauses."""
         former_s = self._renewed_s
         self._renewed_s = asyncio.get_running_loop().time(), time.time_ns() / 1e9
-        if former_s is None or (self._gap is not None and not self._gap.done()):
-            return
+        if former_s is None:
+            return False
         passed_s = max(now - then for now, then in zip(self._renewed_s, former_s, strict=True))
         if passed_s > self._lease_s:
             _log.warning("the lease of %s was renewed after %.1f s only", self._owner, passed_s)
-            self._gap = asyncio.create_task(self._on_gap())
+        return passed_s > self._lease_s
 
 
 class OwnerWatch:

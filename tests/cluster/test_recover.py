@@ -53,6 +53,7 @@ for ref in refs:
         print(ray.get(ref), flush=True)
     except ray.exceptions.RayTaskError as error:
         print(type(error.cause).__name__, flush=True)
+        open(ledger + ".lost", "w").close()
 """
 
 RAYJOB = """
@@ -235,6 +236,7 @@ def test_force_takes_one_workflow_from_a_live_cluster_and_leaves_the_others(
         assert len(list_leases(store)) == 1
         forced = start(second, "milepost", "recover", "--force", "one", "--no-wait")
         told = forced.communicate(timeout=120)[0]
+        wait_until((tmp_path / "ledger.lost").exists)  # before any task ends
         (tmp_path / "ledger.gate").touch()
         assert "resumed  one" in told.splitlines(), told
         assert any(line.startswith("owned    two: ") for line in told.splitlines()), told

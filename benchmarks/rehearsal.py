@@ -170,7 +170,12 @@ class Rehearsal:
             reports += 1
             if self._rng.random() < loss:
                 self._feed(
-                    SliceLost(slice=slice_.slice, reason="the worker died", at_us=self._tick(10**6))
+                    SliceLost(
+                        slice=slice_.slice,
+                        epoch=slice_.epoch,
+                        reason="the worker died",
+                        at_us=self._tick(10**6),
+                    )
                 )
             elif continuation is not None and continuations_max > 0 and len(slice_.tasks) == 1:
                 continuations_max -= 1
@@ -234,6 +239,7 @@ class Rehearsal:
             durations.append(spent)
         return SliceReported(
             slice=slice_.slice,
+            epoch=slice_.epoch,
             tasks=tuple(tasks),
             attempts=tuple(attempts),
             payloads=tuple(payloads),
@@ -241,6 +247,7 @@ class Rehearsal:
             durations_us=tuple(durations),
             raised=tuple(raised),
             continued=(),
+            handed_back=(),
             node=self._rng.choice(self._workers),
             at_us=self._tick(400),
         )
@@ -284,6 +291,7 @@ class Rehearsal:
         )
         return SliceReported(
             slice=slice_.slice,
+            epoch=slice_.epoch,
             tasks=(),
             attempts=(),
             payloads=(),
@@ -291,6 +299,7 @@ class Rehearsal:
             durations_us=(),
             raised=(),
             continued=(continued,),
+            handed_back=(),
             node=self._rng.choice(self._workers),
             at_us=self._tick(400),
         )

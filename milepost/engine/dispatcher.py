@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from milepost.engine.healing import PATIENCE_S, Healer
 from milepost.engine.host import WorkflowHost
 from milepost.engine.leases import LeaseKeeper, OwnerWatch, own_thread, read_lease_s
-from milepost.engine.messages import Submission, Verdict
+from milepost.engine.messages import Submission, Verdict, WorkerReport
 from milepost.engine.metadata import TaskTable, describe_task, describe_workflow
 from milepost.engine.outputs import SealedOutput, describe_failure
 from milepost.engine.recovery import UNDER_WAY, Candidate, choose_candidates
@@ -411,6 +411,12 @@ class Dispatcher:
             for workflow_id, host in self._hosts.items()
             if host.announced is not None
         }
+
+    async def take_aside(
+        self, workflow_id: str, epoch: int, number: int, report: WorkerReport
+    ) -> None:
+        """Takes a report of a slice whose worker is busy with a long task."""
+        self._workers.take_aside(workflow_id, epoch, number, report)
 
     async def watch(self) -> None:
         """Never returns: who waits for it learns when this process dies."""

@@ -1,18 +1,21 @@
 """Runs a slice inside a Ray task, in a worker process with the user's own Ray options.
 
 Tasks run one after the other on the main thread. What has finished is reported at least every
-``REPORT_INTERVAL_S``, between tasks. A large value is written to its blob here, by the worker that
-has it, before it is reported, and follows its report as a Ray object of its own.
+``REPORT_INTERVAL_S``: between tasks by the way that Ray has for results, and once a task runs long
+by a second thread, which first gives up what has not started and then hands it back. A large value
+is written to its blob here, by the worker that has it, before it is reported, and follows its
+report as a Ray object of its own.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 from ray.dag import DAGNode
@@ -35,6 +38,9 @@ REPORT_INTERVAL_S = 0.05
 REPORT_BYTES_MAX = 4 * 2**20
 """Of inline results in one report: a report becomes one event, and events have a limit."""
 
+WATCH_INTERVAL_S = 0.01
+"""Between looks of the second thread: a task is found to run long at most so much late."""
+
 TEXT_CHARS_MAX = 20_000
 """Of an error's message and traceback; the whole exception is kept beside them."""
 
@@ -50,7 +56,23 @@ def run_slice(order: SliceOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) 
     Yields:
         A :class:`WorkerReport`, then the Ray objects it announces; again until one is the last.
     """
-    yield from _SliceRun(order, refs, objects).report()
+    yield from _SliceRun(order, refs, objects).report(_find_way_aside(order))
+
+
+Aside: TypeAlias = Callable[[WorkerReport], Callable[[], object]]
+"""Sends a report while a task runs; returns what waits until it has arrived."""
+
+
+def _find_way_aside(order: SliceOrder) -> Aside | None:
+    if order.dispatcher is None or len(order.tasks) == 1:
+        return None
+    send = order.dispatcher.take_aside.remote
+
+    def tell(report: WorkerReport) -> Callable[[], object]:
+        ref = send(order.workflow_id, order.epoch, order.slice, report)
+        return lambda: ray.get(ref)
+
+    return tell
 
 
 @cache
@@ -71,25 +93,77 @@ class _SliceRun:
         self._large: list[Any] = []
         self._report = WorkerReport(node=_describe_worker())
         self._report_bytes = 0
+        self._lock = threading.Lock()
+        self._next = 0
+        self._end = len(order.tasks)
+        self._began = 0.0
+        self._over = threading.Event()
+        self._told: list[Callable[[], object]] = []
 
-    def report(self) -> Iterator[Any]:
-        due = time.monotonic() + REPORT_INTERVAL_S
-        for task in self._order.tasks:
-            self._attempt(task)
-            # A large value leaves at once, before the next task can change it.
-            full = self._large or self._report_bytes >= REPORT_BYTES_MAX
-            if (full or time.monotonic() >= due) and task is not self._order.tasks[-1]:
-                yield from self._deliver()
-                due = time.monotonic() + REPORT_INTERVAL_S
+    def report(self, aside: Aside | None = None) -> Iterator[Any]:
+        watch = None if aside is None else self._start_watch(aside)
+        try:
+            yield from self._run_all()
+        finally:
+            self._over.set()
+        if watch is not None:
+            watch.join()
+        for arrived in self._told:  # so that what is last is last
+            arrived()
         self._report.last = True
         yield from self._deliver()
 
+    def _run_all(self) -> Iterator[Any]:
+        due = time.monotonic() + REPORT_INTERVAL_S
+        while (task := self._take_next()) is not None:
+            self._attempt(task)
+            # A large value leaves at once, before the next task can change it.
+            full = self._large or self._report_bytes >= REPORT_BYTES_MAX
+            if (full or time.monotonic() >= due) and self._next < self._end:
+                yield from self._deliver()
+                due = time.monotonic() + REPORT_INTERVAL_S
+
+    def _take_next(self) -> SliceTask | None:
+        with self._lock:
+            if self._next == self._end:
+                self._began = 0.0
+                return None
+            self._next += 1
+            self._began = time.perf_counter()
+            return self._order.tasks[self._next - 1]
+
     def _deliver(self) -> Iterator[Any]:
-        report, large = self._report, self._large
-        self._report, self._large = WorkerReport(node=report.node), []
-        self._report_bytes = 0
+        with self._lock:
+            self._began = 0.0
+            report, large = self._swap_report(), self._large
+            self._large = []
         yield report
         yield from large
+
+    def _swap_report(self) -> WorkerReport:
+        report, self._report = self._report, WorkerReport(node=self._report.node)
+        self._report_bytes = 0
+        return report
+
+    def _start_watch(self, aside: Aside) -> threading.Thread:
+        watch = threading.Thread(target=self._watch, args=(aside,), daemon=True)
+        watch.start()
+        return watch
+
+    def _watch(self, aside: Aside) -> None:
+        """Runs beside the tasks: when one runs long, the others have to wait no longer."""
+        while not self._over.wait(WATCH_INTERVAL_S):
+            with self._lock:
+                long = self._began and time.perf_counter() - self._began >= REPORT_INTERVAL_S
+                if not long:
+                    continue
+                left = self._order.tasks[self._next : self._end]
+                self._end = self._next
+                report = self._swap_report()
+            report.handed_back = [(task.task, task.attempt) for task in left]
+            if left or report.tasks or report.raised or report.continued:
+                self._told.append(aside(report))
+            return
 
     def _attempt(self, task: SliceTask) -> None:
         started_us = time.time_ns() // 1000
@@ -99,15 +173,15 @@ class _SliceRun:
             if isinstance(result, DAGNode):
                 fragment = compile_dag(result, self._put_blob)
                 spent_us = (time.perf_counter_ns() - clock) // 1000
-                self._report.continued.append(
-                    Continued(
-                        task=task.task,
-                        attempt=task.attempt,
-                        fragment=fragment,
-                        started_us=started_us,
-                        duration_us=spent_us,
-                    )
+                continued = Continued(
+                    task=task.task,
+                    attempt=task.attempt,
+                    fragment=fragment,
+                    started_us=started_us,
+                    duration_us=spent_us,
                 )
+                with self._lock:
+                    self._report.continued.append(continued)
                 return
             if task.catches:
                 result = (result, None)
@@ -115,10 +189,13 @@ class _SliceRun:
         except BaseException as error:  # user code may raise anything
             if _ends_worker(error):
                 raise
-            self._report.raised.append(self._describe_failure(task, error))
+            raised = self._describe_failure(task, error)
+            with self._lock:
+                self._report.raised.append(raised)
             return
         spent_us = (time.perf_counter_ns() - clock) // 1000
-        self._add_result(task, payload, result, started_us, spent_us)
+        with self._lock:
+            self._add_result(task, payload, result, started_us, spent_us)
 
     def _add_result(
         self, task: SliceTask, payload: Payload, result: Any, started_us: int, spent_us: int

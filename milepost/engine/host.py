@@ -65,6 +65,10 @@ class Workers(Protocol):
     def slices_max(self) -> int:
         """How many slices of one scheduling class to have under way at once."""
 
+    @property
+    def riders_max(self) -> int:
+        """How many tasks may ride in one slice with what they wait for; 0 if workers cannot."""
+
     def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
         """Runs a slice; yields its reports, the last one marked so.
 
@@ -244,6 +248,7 @@ class WorkflowHost:
                 slice_us=SLICE_US,
                 costs_us=self._costs.expected_us,
                 at_us=self._now_us(),
+                riders_max=self._workers.riders_max,
             )
         )
 
@@ -343,7 +348,11 @@ class WorkflowHost:
             self._running.pop(slice_.slice, None)
             if slice_.slice in self.state.slices:  # it has tasks that nobody will report
                 self.objects.forget_inputs(self.state, slice_.tasks)
-                self._feed(SliceLost(slice=slice_.slice, reason=reason, at_us=self._now_us()))
+                self._feed(
+                    SliceLost(
+                        slice=slice_.slice, epoch=slice_.epoch, reason=reason, at_us=self._now_us()
+                    )
+                )
             self._feed_work()
         except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
             self._stop(error)
@@ -355,17 +364,18 @@ class WorkflowHost:
         try:
             async for report, objects in self._workers.run(self, slice_):
                 last = report.last
-                self._take_report(slice_.slice, report, objects)
+                self._take_report(slice_, report, objects)
         except SliceLostError as error:
             return str(error) or "its worker died"
         return "its worker left tasks out" if last else "its worker stopped without a last report"
 
-    def _take_report(self, number: int, report: WorkerReport, objects: dict[int, Any]) -> None:
+    def _take_report(self, slice_: RunSlice, report: WorkerReport, objects: dict[int, Any]) -> None:
         self._costs.add(self.state, report)
         self._backlog_bytes += sum(len(payload.data) for payload in report.payloads)
         self._feed(
             SliceReported(
-                slice=number,
+                slice=slice_.slice,
+                epoch=slice_.epoch,
                 tasks=tuple(report.tasks),
                 attempts=tuple(report.attempts),
                 payloads=tuple(report.payloads),
@@ -373,6 +383,7 @@ class WorkflowHost:
                 durations_us=tuple(report.durations_us),
                 raised=tuple(report.raised),
                 continued=tuple(report.continued),
+                handed_back=tuple(report.handed_back),
                 node=report.node,
                 at_us=self._now_us(),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from milepost.replay.fragment import Constant, Fragment, Function
 from milepost.replay.inputs import Continued, Raised
@@ -70,6 +71,8 @@ class SliceOrder:
     Attributes:
         incarnation: Where in the storage the blobs of this very workflow are.
         storage: What opens the store; may hold credentials, so it is not shown.
+        epoch: Of the owner, which with ``slice`` says whose slice it is.
+        dispatcher: The actor that takes reports aside; None if there is no such way.
         values: The values of inputs that are stored inline or as blobs, by node.
         refs: For inputs that are Ray objects, by node, their place among the refs sent along.
         retry_errors: Which exceptions are worth another attempt, as in the task options.
@@ -78,6 +81,9 @@ class SliceOrder:
     storage: str = field(repr=False)
     workflow_id: str
     incarnation: int
+    epoch: int
+    slice: int
+    dispatcher: Any = field(repr=False)
     tasks: tuple[SliceTask, ...]
     functions: dict[int, Function]
     constants: dict[int, Constant]
@@ -91,6 +97,7 @@ class WorkerReport:
     """What became of some tasks of a slice.
 
     Attributes:
+        handed_back: Tasks that were not started and never will be, with their attempts.
         objects: Tasks whose values the worker sends as Ray objects right behind this report, in
             this order.
         last: Whether the slice is over.
@@ -104,5 +111,6 @@ class WorkerReport:
     durations_us: list[int] = field(default_factory=list)
     raised: list[Raised] = field(default_factory=list)
     continued: list[Continued] = field(default_factory=list)
+    handed_back: list[tuple[int, int]] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
     last: bool = False

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from functools import cache
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayError
@@ -49,8 +51,16 @@ class RayWorkers:
 
     def __init__(self, store: Store, storage: str, cpus: int) -> None:
         self.slices_max = max(SLICES_MIN, SLICES_PER_CPU * cpus)
+        self.riders_max = 0
         self._store = store
         self._storage = storage
+        self._mailboxes: dict[tuple[str, int, int], _Mailbox] = {}
+
+    def take_aside(self, workflow_id: str, epoch: int, number: int, report: WorkerReport) -> None:
+        """Takes a report that a worker sends while a task of its slice runs long."""
+        mailbox = self._mailboxes.get((workflow_id, epoch, number))
+        if mailbox is not None:
+            mailbox.put_nowait((report, {}))
 
     async def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
         """Runs a slice on some worker; yields its reports as they come.
@@ -62,15 +72,20 @@ class RayWorkers:
             generator = self._start(host, slice_)
         except (RayError, ValueError, TypeError) as error:  # Ray refuses the options
             raise SliceLostError(f"Ray did not take the task: {error}") from error
+        key = (host.state.workflow_id, slice_.epoch, slice_.slice)
+        mailbox = self._mailboxes[key] = asyncio.Queue()
+        postman = asyncio.create_task(_bring(generator, mailbox))
         try:
-            async for ref in generator:
-                report = await ref
-                yield report, await _take_objects(report, generator)
-        except (RayError, StopAsyncIteration) as error:
-            raise SliceLostError(_describe(error)) from error
+            while not isinstance(mail := await mailbox.get(), SliceLostError | None):
+                yield mail
         except (asyncio.CancelledError, GeneratorExit):
             ray.cancel(generator, force=True)  # with everything it started
             raise
+        finally:
+            postman.cancel()
+            del self._mailboxes[key]
+        if mail is not None:
+            raise mail
 
     def _start(self, host: WorkflowHost, slice_: RunSlice) -> Any:
         state = host.state
@@ -78,6 +93,7 @@ class RayWorkers:
         remote = _remote_run_once if options.pop("max_calls", None) else _remote_run
         refs: dict[int, Any] = {}
         order = _build_order(host, slice_, self._storage, refs)
+        order = replace(order, dispatcher=_find_own_handle())
         return remote.options(
             **options, num_returns="streaming", max_retries=0, retry_exceptions=False
         ).remote(order, list(refs.values()), *refs.values())
@@ -89,6 +105,22 @@ class RayWorkers:
         if runtime_env is not None:
             options["runtime_env"] = runtime_env
         return options
+
+
+_Mailbox: TypeAlias = "asyncio.Queue[Delivery | SliceLostError | None]"
+
+
+async def _bring(generator: Any, mailbox: _Mailbox) -> None:
+    """Puts what a worker sends by the way that Ray has for it into the mailbox of its slice."""
+    try:
+        async for ref in generator:
+            report = await ref
+            mailbox.put_nowait((report, await _take_objects(report, generator)))
+        mailbox.put_nowait(None)
+    except (RayError, StopAsyncIteration) as error:
+        lost = SliceLostError(_describe(error))
+        lost.__cause__ = error
+        mailbox.put_nowait(lost)
 
 
 async def _take_objects(report: WorkerReport, generator: Any) -> dict[int, Any]:
@@ -154,6 +186,9 @@ def _build_order(
         storage=storage,
         workflow_id=state.workflow_id,
         incarnation=state.incarnation,
+        epoch=slice_.epoch,
+        slice=slice_.slice,
+        dispatcher=None,
         tasks=tasks,
         functions=functions,
         constants=_select_constants(state, tasks),
@@ -161,6 +196,12 @@ def _build_order(
         refs={node: at for at, node in enumerate(refs)},
         retry_errors=graph.options[slice_.option].retry_errors,
     )
+
+
+@cache
+def _find_own_handle() -> Any:
+    """Returns the handle of the actor that this process is."""
+    return ray.get_runtime_context().current_actor
 
 
 def _result(state: State, node: int) -> Payload:

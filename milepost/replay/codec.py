@@ -32,6 +32,7 @@ from milepost.replay.events import (
     StatusChanged,
     TaskError,
     TasksCommitted,
+    TasksHandedBack,
     TasksScheduled,
     WorkflowCreated,
 )
@@ -236,6 +237,20 @@ def _unpack_lost(fields: Fields) -> AttemptsLost:
     )
 
 
+def _pack_handed_back(event: TasksHandedBack) -> Fields:
+    return [event.slice, event.at_us, pack_integers(event.tasks), pack_integers(event.attempts)]
+
+
+def _unpack_handed_back(fields: Fields) -> TasksHandedBack:
+    number, at_us, tasks, attempts = expect_fields(fields, int, int, object, object)
+    return TasksHandedBack(
+        slice=number,
+        at_us=at_us,
+        tasks=unpack_integers(tasks),
+        attempts=unpack_integers(attempts),
+    )
+
+
 def _pack_extended(event: GraphExtended) -> Fields:
     return [
         event.slice,
@@ -297,6 +312,7 @@ _CODECS: dict[type, tuple[int, int, Callable[[Any], Fields], Callable[[Fields], 
     GraphExtended: (7, 1, _pack_extended, _unpack_extended),
     StatusChanged: (8, 1, _pack_status, _unpack_status),
     Noted: (9, 1, _pack_noted, _unpack_noted),
+    TasksHandedBack: (10, 1, _pack_handed_back, _unpack_handed_back),
 }
 """The one table of kinds: event -> kind, version, to fields, from fields."""
 

@@ -7,6 +7,7 @@ effect**: an effect with ``sync_first`` waits until every event appended so far 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,6 +23,7 @@ from milepost.replay.events import (
     StatusChanged,
     TaskError,
     TasksCommitted,
+    TasksHandedBack,
     TasksScheduled,
 )
 from milepost.replay.inputs import (
@@ -45,9 +47,10 @@ SLICE_TASKS_MAX = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSlice:
-    """Hand these tasks to one worker."""
+    """Hand these tasks to one worker; its reports name the epoch, too."""
 
     slice: int
+    epoch: int
     option: int
     tasks: tuple[int, ...]
     attempts: tuple[int, ...]
@@ -144,6 +147,7 @@ def _schedule(state: State, wanted: WorkWanted) -> Decision:
             effects.append(
                 RunSlice(
                     slice=number,
+                    epoch=state.epoch,
                     option=option,
                     tasks=tasks,
                     attempts=attempts,
@@ -160,7 +164,8 @@ def _cut_slices(state: State, option: int, wanted: WorkWanted) -> Iterator[tuple
         return
     fair_share = min(SLICE_TASKS_MAX, -(-len(state.ready[option]) // free))
     ready = _iterate_ready(state, option)
-    yield from islice(_group(state, ready, fair_share, wanted), free)
+    for group in islice(_group(state, ready, fair_share, wanted), free):
+        yield _add_riders(state, group, wanted)
 
 
 def _iterate_ready(state: State, option: int) -> Iterator[int]:
@@ -190,6 +195,46 @@ def _group(
     yield tuple(group)
 
 
+def _add_riders(state: State, group: tuple[int, ...], wanted: WorkWanted) -> tuple[int, ...]:
+    """Lets successors travel with the tasks they wait for, as far as the slice has room.
+
+    Only where nothing could run beside them: a rider is the one successor of each task in the
+    slice that it waits for, as in chains and in joins. In "strict" durability none rides.
+    """
+    if state.durability == "strict" or not wanted.riders_max:
+        return group
+    tasks_max = min(SLICE_TASKS_MAX, len(group) + wanted.riders_max)
+    seated = dict.fromkeys(group)
+    load = sum(_expect_cost(state, task, wanted) for task in group)
+    queue = deque(group)
+    while queue and len(seated) < tasks_max:
+        rider = _find_rider(state, queue.popleft(), seated)
+        if rider is None:
+            continue
+        cost = _expect_cost(state, rider, wanted)
+        if load + cost <= wanted.slice_us:
+            seated[rider] = None
+            queue.append(rider)
+            load += cost
+    return tuple(seated)
+
+
+def _find_rider(state: State, task: int, seated: Mapping[int, None]) -> int | None:
+    graph = state.graph
+    outputs = dict.fromkeys(graph.outputs(task))
+    if len(outputs) != 1:
+        return None
+    (rider,) = outputs
+    another = graph.node_options[rider] != graph.node_options[task]
+    if another or rider in seated or state.tasks[rider] != TaskState.WAITING:
+        return None
+    for source in graph.inputs(rider):
+        alone = source in seated and len(set(graph.outputs(source))) == 1
+        if not alone and state.results[source] is None:
+            return None
+    return rider
+
+
 def _expect_cost(state: State, task: int, wanted: WorkWanted) -> float:
     if task in state.suspects:
         return float(wanted.slice_us) + 1
@@ -197,11 +242,13 @@ def _expect_cost(state: State, task: int, wanted: WorkWanted) -> float:
 
 
 def _take_report(state: State, report: SliceReported) -> Decision:
-    slice_ = _find_slice(state, report.slice)
+    slice_ = _find_slice(state, report.slice, report.epoch)
     if slice_ is None:
         return NOTHING
     report = _drop_settled(state, report, slice_.outstanding)
     events: list[Event] = []
+    if report.handed_back:  # before what it waits for has a value, or is known to have none
+        events.append(_handed_back(report))
     if report.tasks:
         events.append(_committed(state, report))
     events.extend(_extended(state, report, continued) for continued in report.continued)
@@ -210,9 +257,13 @@ def _take_report(state: State, report: SliceReported) -> Decision:
     return _conclude(state, events, report.tasks, failures, report.at_us)
 
 
-def _find_slice(state: State, number: int) -> Slice | None:
-    """Returns the slice if anything can still come of it; a canceled workflow wants nothing."""
-    return None if state.status in FINAL else state.slices.get(number)
+def _find_slice(state: State, number: int, epoch: int) -> Slice | None:
+    """Returns the slice if anything can still come of it; a canceled workflow wants nothing.
+
+    A former owner's slice of this number is another one, even if it holds the same tasks.
+    """
+    stale = state.status in FINAL or epoch != state.epoch
+    return None if stale else state.slices.get(number)
 
 
 def _conclude(
@@ -291,6 +342,7 @@ def _drop_settled(
         report,
         raised=tuple(item for item in report.raised if counts(item.task, item.attempt)),
         continued=tuple(item for item in report.continued if counts(item.task, item.attempt)),
+        handed_back=tuple(item for item in report.handed_back if counts(*item)),
     )
 
 
@@ -316,6 +368,11 @@ def _committed(state: State, report: SliceReported) -> TasksCommitted:
         durations_us=report.durations_us,
         node=_name_worker(state, report.node),
     )
+
+
+def _handed_back(report: SliceReported) -> TasksHandedBack:
+    tasks, attempts = zip(*report.handed_back, strict=True)
+    return TasksHandedBack(slice=report.slice, tasks=tasks, attempts=attempts, at_us=report.at_us)
 
 
 def _extended(state: State, report: SliceReported, continued: Continued) -> GraphExtended:
@@ -359,7 +416,7 @@ def _is_exhausted(state: State, task: int) -> bool:
 
 def _take_loss(state: State, lost: SliceLost) -> Decision:
     """Blames a task that was alone with its worker; of several, none can be blamed."""
-    slice_ = _find_slice(state, lost.slice)
+    slice_ = _find_slice(state, lost.slice, lost.epoch)
     if slice_ is None:
         return NOTHING
     tasks = tuple(slice_.outstanding)

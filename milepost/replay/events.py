@@ -45,7 +45,10 @@ class OwnershipTaken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TasksScheduled:
-    """A slice of tasks was handed to one worker."""
+    """A slice of tasks was handed to one worker.
+
+    Each is ready, or rides along: what its inputs lack are values of tasks before it.
+    """
 
     slice: int
     tasks: tuple[int, ...]
@@ -55,7 +58,10 @@ class TasksScheduled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TasksCommitted:
-    """Results of tasks of one slice. The first commit of a task is the only one."""
+    """Results of tasks of one slice, each behind those of its inputs.
+
+    The first commit of a task is the only one.
+    """
 
     slice: int
     tasks: tuple[int, ...]
@@ -104,6 +110,16 @@ class AttemptsLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TasksHandedBack:
+    """A worker gave up tasks that it had not started and never will: they cost no attempt."""
+
+    slice: int
+    tasks: tuple[int, ...]
+    attempts: tuple[int, ...]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphExtended:
     """A task returned a continuation: its value will be that of the fragment's root."""
 
@@ -142,6 +158,7 @@ Event: TypeAlias = (
     | TasksCommitted
     | AttemptFailed
     | AttemptsLost
+    | TasksHandedBack
     | GraphExtended
     | StatusChanged
     | Noted

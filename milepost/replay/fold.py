@@ -9,7 +9,7 @@ new owner: who has to make sure of an end takes it over, and changes nothing els
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import assert_never
 
 from milepost.errors import IllegalEventError
@@ -24,6 +24,7 @@ from milepost.replay.events import (
     StatusChanged,
     TaskError,
     TasksCommitted,
+    TasksHandedBack,
     TasksScheduled,
     WorkflowCreated,
 )
@@ -89,6 +90,8 @@ def _apply(state: State, event: Event) -> None:
             _fail(state, event)
         case AttemptsLost():
             _lose(state, event)
+        case TasksHandedBack():
+            _hand_back(state, event)
         case StatusChanged():
             _change_status(state, event)
         case OwnershipTaken():
@@ -126,7 +129,7 @@ def _take_ownership(state: State, event: OwnershipTaken) -> None:
     state.owner = event.owner
     for slice_ in state.slices.values():
         for task in slice_.outstanding:
-            _make_ready(state, task)
+            _free(state, task)
     state.slices.clear()
     state.slice_counts.clear()
 
@@ -165,8 +168,11 @@ def _schedule(state: State, event: TasksScheduled) -> None:
     _require(len(event.attempts) == len(tasks), "columns differ in length")
     _require(min(tasks) >= 0 and max(tasks) < total, "there is no such task", max(tasks))
     option = state.graph.node_options[tasks[0]]
+    earlier: set[int] = set()
     for task, attempt in zip(tasks, event.attempts, strict=True):
-        _require(state.tasks[task] == TaskState.READY, "the task is not ready", task)
+        free = state.tasks[task] == TaskState.READY or _rides(state, task, earlier)
+        _require(free, "the task is not ready", task)
+        earlier.add(task)
         _require(attempt == state.attempts[task] + 1, "not the next attempt", task, attempt)
         _require(state.graph.node_options[task] == option, "a slice is of one class", task)
     for task in tasks:
@@ -177,6 +183,16 @@ def _schedule(state: State, event: TasksScheduled) -> None:
     state.slice_counts[option] += 1
     state.next_slice += 1
     _drop_stale(state, option)
+
+
+def _rides(state: State, task: int, earlier: Collection[int]) -> bool:
+    """Tells whether a waiting task lacks nothing but values of the tasks ``earlier``."""
+    return state.tasks[task] == TaskState.WAITING and _lacks_only(state, task, earlier)
+
+
+def _lacks_only(state: State, task: int, earlier: Collection[int]) -> bool:
+    sources = state.graph.inputs(task)
+    return all(state.results[each] is not None or each in earlier for each in sources)
 
 
 def _drop_stale(state: State, option: int) -> None:
@@ -195,6 +211,7 @@ def _commit(state: State, event: TasksCommitted) -> None:
     _require(size > 0 and same, "columns differ in length")
     _require(len(set(event.tasks)) == size, "a task commits once")
     _require_outstanding(state, event.slice, event.tasks, event.attempts)
+    _require_in_order(state, event.tasks)
     _require_known(state, event.node)
     for task, payload in zip(event.tasks, event.payloads, strict=True):
         _complete(state, task, payload)
@@ -222,13 +239,23 @@ def _complete(state: State, task: int, payload: Payload) -> None:
         state.results[completed] = payload
         for output in state.graph.outputs(completed):
             state.waiting[output] -= 1
-            if state.waiting[output] == 0:
+            if state.waiting[output] == 0 and state.tasks[output] == TaskState.WAITING:
                 _make_ready(state, output)
         completed = state.creators.get(completed)
 
 
+def _require_in_order(state: State, tasks: tuple[int, ...]) -> None:
+    """A task that rides commits behind its inputs, so that no prefix knows it without them."""
+    earlier: set[int] = set()
+    for task in tasks:
+        if state.waiting[task]:
+            _require(_lacks_only(state, task, earlier), "an input has no value", task)
+        earlier.add(task)
+
+
 def _extend(state: State, event: GraphExtended) -> None:
     _require_outstanding(state, event.slice, (event.task,), (event.attempt,))
+    _require(state.waiting[event.task] == 0, "an input has no value", event.task)
     _require_known(state, event.node)
     _require_well_formed(state, event.fragment)
     root = _add_fragment(state, event.fragment)
@@ -239,15 +266,18 @@ def _extend(state: State, event: GraphExtended) -> None:
     _note_times(state, event.task, event.started_us, event.duration_us)
     _move(state, event.task, TaskState.EXTENDED)
     _settle(state, event.slice, (event.task,))
+    _unseat(state, event.slice, (event.task,))
     _note_worker(state, event.node)
 
 
 def _fail(state: State, event: AttemptFailed) -> None:
     task = event.task
     _require_outstanding(state, event.slice, (task,), (event.attempt,))
+    _require(state.waiting[task] == 0, "an input has no value", task)
     _require_known(state, event.node)
     state.failures[task] = state.failures.get(task, 0) + 1
     _settle(state, event.slice, (task,))
+    _unseat(state, event.slice, (task,))
     _note_worker(state, event.node)
     if not event.final:
         _make_ready(state, task)
@@ -290,9 +320,48 @@ def _lose(state: State, event: AttemptsLost) -> None:
     _require(len(set(event.tasks)) == size, "an attempt is lost once")
     _require_outstanding(state, event.slice, event.tasks, event.attempts)
     for task in event.tasks:
-        _make_ready(state, task)
+        _free(state, task)
     _settle(state, event.slice, event.tasks)
+    _unseat(state, event.slice, event.tasks)
     state.suspects.update(event.tasks)
+
+
+def _hand_back(state: State, event: TasksHandedBack) -> None:
+    size = len(event.tasks)
+    _require(size > 0 and len(event.attempts) == size, "columns differ in length")
+    _require(len(set(event.tasks)) == size, "a task is handed back once")
+    _require_outstanding(state, event.slice, event.tasks, event.attempts)
+    suspects = state.suspects.intersection(event.tasks)
+    for task in event.tasks:
+        _give_back(state, task)
+    _settle(state, event.slice, event.tasks)
+    state.suspects |= suspects  # it has not been tried
+    _unseat(state, event.slice, event.tasks)
+
+
+def _give_back(state: State, task: int) -> None:
+    """Takes a task from a worker that never started it: its next attempt has the same number."""
+    state.attempts[task] -= 1
+    _free(state, task)
+
+
+def _free(state: State, task: int) -> None:
+    if state.waiting[task]:
+        _move(state, task, TaskState.WAITING)
+    else:
+        _make_ready(state, task)
+
+
+def _unseat(state: State, number: int, tasks: Iterable[int]) -> None:
+    """Gives back what rode on ``tasks``, which get no value in this slice; workers do likewise."""
+    stack = list(tasks)
+    while stack and number in state.slices:
+        outstanding = state.slices[number].outstanding
+        riders = [each for each in state.graph.outputs(stack.pop()) if each in outstanding]
+        for rider in dict.fromkeys(riders):
+            _give_back(state, rider)
+            _settle(state, number, (rider,))
+        stack.extend(riders)
 
 
 def _require_outstanding(

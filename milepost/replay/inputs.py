@@ -48,6 +48,7 @@ class WorkWanted:
     Attributes:
         slices_max: How many slices of one scheduling class may be under way at once.
         slice_us: How much work one slice should hold.
+        riders_max: How many successors may ride in one slice with what they wait for.
         costs_us: What one task of a function costs, as measured; absent while unknown.
     """
 
@@ -55,6 +56,7 @@ class WorkWanted:
     slice_us: int
     costs_us: Mapping[int, float]
     at_us: int
+    riders_max: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +82,15 @@ class Continued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceReported:
-    """A worker tells what became of tasks of a slice. The columns are those that returned."""
+    """A worker tells what became of tasks of a slice. The columns are those that returned.
+
+    Attributes:
+        epoch: Of the owner that sent the slice; a later owner may use its number again.
+        handed_back: Tasks that the worker has not started and never will, with their attempts.
+    """
 
     slice: int
+    epoch: int
     tasks: tuple[int, ...]
     attempts: tuple[int, ...]
     payloads: tuple[Payload, ...]
@@ -90,6 +98,7 @@ class SliceReported:
     durations_us: tuple[int, ...]
     raised: tuple[Raised, ...]
     continued: tuple[Continued, ...]
+    handed_back: tuple[tuple[int, int], ...]
     node: str
     at_us: int
 
@@ -99,6 +108,7 @@ class SliceLost:
     """The worker of a slice died; what the slice has not reported is lost."""
 
     slice: int
+    epoch: int
     reason: str
     at_us: int
 

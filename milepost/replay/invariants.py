@@ -42,7 +42,8 @@ def _check_task(state: State, task: int) -> None:
     missing = sum(state.results[source] is None for source in state.graph.inputs(task))
     assert state.waiting[task] == missing, (task, state.waiting[task], missing)
     needless = kind == TaskState.DROPPED or _is_spared(state, task)
-    assert needless or (kind == TaskState.WAITING) == (missing > 0), (task, kind, missing)
+    if not needless and kind != TaskState.SCHEDULED:  # see _check_slices for those
+        assert (kind == TaskState.WAITING) == (missing > 0), (task, kind, missing)
     assert (state.results[task] is not None) == (kind == TaskState.COMMITTED), (task, kind)
     assert (task in state.failed) == (kind == TaskState.FAILED), (task, kind)
     if not needless and kind not in (TaskState.WAITING, TaskState.READY):
@@ -73,6 +74,11 @@ def _check_slices(state: State) -> None:
     assert len(outstanding) == len(set(outstanding)), outstanding
     scheduled = {task for task, kind in enumerate(state.tasks) if kind == TaskState.SCHEDULED}
     assert set(outstanding) == scheduled, (outstanding, scheduled)
+    for slice_ in state.slices.values():
+        for task in slice_.outstanding:
+            for source in state.graph.inputs(task):
+                known = state.results[source] is not None
+                assert known or source in slice_.outstanding, (task, source)
     counted = Counter(slice_.option for slice_ in state.slices.values())
     assert state.slice_counts == counted, (state.slice_counts, counted)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -58,6 +59,9 @@ class Bench:
             storage=self.disk.uri,
             workflow_id="w",
             incarnation=1,
+            epoch=1,
+            slice=0,
+            dispatcher=given.get("dispatcher"),
             tasks=tuple(_make_task(fragment, task) for task in tasks),
             functions=dict(enumerate(fragment.functions)),
             constants=dict(enumerate(fragment.constants)),
@@ -542,6 +546,29 @@ def test_a_report_holds_only_so_many_bytes(bench: Bench, monkeypatch: pytest.Mon
     dag = gather(*[task(lambda: b"x" * 40_000).bind() for _ in range(8)])
     outcome = bench.attempt(dag, *range(8))
     assert [len(report.tasks) for report in outcome.reports] == [3, 3, 2]
+
+
+def test_while_a_task_runs_long_the_others_are_reported_or_handed_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The long task ends only when the second thread has told what is with the others."""
+    told: queue.Queue[WorkerReport] = queue.Queue()
+    happened: list[Any] = []
+
+    def run() -> None:
+        happened.append(told.get(timeout=60) if len(happened) == 2 else "ran")
+
+    def tell(report: WorkerReport) -> Callable[[], object]:
+        told.put(report)
+        return lambda: happened.append("arrived")
+
+    monkeypatch.setattr(executor, "load_function", lambda function, source: run)
+    order = bench.order(gather(*[task(lambda: None).bind() for _ in range(5)]), tuple(range(5)))
+    (last,) = executor._SliceRun(order, [], ()).report(tell)
+    *ran, aside, arrived = happened
+    assert (ran, arrived) == (["ran"] * 2, "arrived"), "what was handed back ran all the same"
+    assert (aside.tasks, aside.handed_back, aside.last) == ([0, 1], [(3, 2), (4, 2)], False)
+    assert (last.tasks, last.handed_back, last.last) == ([2], [], True)
 
 
 def test_nothing_runs_ahead_of_who_takes_the_reports(bench: Bench) -> None:

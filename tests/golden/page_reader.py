@@ -40,6 +40,7 @@ KINDS: dict[int, tuple[str, ...]] = {
     7: ("slice", "task", "attempt", "fragment:fragment", "started_us", "duration_us", "node"),
     8: ("status", "reason", "who", "at_us"),
     9: ("text", "who", "at_us"),
+    10: ("slice", "at_us", "tasks:column", "attempts:column"),
 }
 
 

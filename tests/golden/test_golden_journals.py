@@ -22,6 +22,7 @@ from milepost.replay.events import (
     OwnershipTaken,
     StatusChanged,
     TasksCommitted,
+    TasksHandedBack,
     TasksScheduled,
     WorkflowCreated,
 )
@@ -44,6 +45,7 @@ KINDS: dict[type, int] = {
     GraphExtended: 7,
     StatusChanged: 8,
     Noted: 9,
+    TasksHandedBack: 10,
 }
 
 every_story = pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from milepost.replay.events import (
     StatusChanged,
     TaskError,
     TasksCommitted,
+    TasksHandedBack,
     TasksScheduled,
     WorkflowCreated,
 )
@@ -179,6 +180,10 @@ class Build:
             slice=number, tasks=tasks, attempts=attempts, reason="killed", at_us=AT_US
         )
 
+    def handed_back(self, number: int, *tasks: int, attempt: int = 1) -> TasksHandedBack:
+        attempts = (attempt,) * len(tasks)
+        return TasksHandedBack(slice=number, tasks=tasks, attempts=attempts, at_us=AT_US)
+
     def extended(
         self, number: int, task: int, fragment: Fragment, *, attempt: int = 1
     ) -> GraphExtended:
@@ -210,10 +215,15 @@ class Build:
         *,
         slice_us: int = 1000,
         costs_us: dict[int, float] | None = None,
+        riders_max: int = 0,
     ) -> WorkWanted:
         """Wants work; without ``costs_us`` the cost of every function is unknown."""
         return WorkWanted(
-            slices_max=slices_max, slice_us=slice_us, costs_us=costs_us or {}, at_us=AT_US
+            slices_max=slices_max,
+            slice_us=slice_us,
+            costs_us=costs_us or {},
+            at_us=AT_US,
+            riders_max=riders_max,
         )
 
     def report(
@@ -223,10 +233,13 @@ class Build:
         attempt: int = 1,
         raised: Sequence[Raised] = (),
         continued: Sequence[Continued] = (),
+        handed_back: Sequence[int] = (),
+        epoch: int = 1,
     ) -> SliceReported:
         """Reports that ``tasks`` returned, besides what raised and what continued."""
         return SliceReported(
             slice=number,
+            epoch=epoch,
             tasks=tasks,
             attempts=(attempt,) * len(tasks),
             payloads=tuple(self.payload([task, attempt]) for task in tasks),
@@ -234,6 +247,7 @@ class Build:
             durations_us=(7,) * len(tasks),
             raised=tuple(raised),
             continued=tuple(continued),
+            handed_back=tuple((task, attempt) for task in handed_back),
             node="n1",
             at_us=AT_US,
         )
@@ -246,8 +260,8 @@ class Build:
             task=task, attempt=attempt, fragment=fragment, started_us=AT_US, duration_us=7
         )
 
-    def loss(self, number: int) -> SliceLost:
-        return SliceLost(slice=number, reason="killed", at_us=AT_US)
+    def loss(self, number: int, *, epoch: int = 1) -> SliceLost:
+        return SliceLost(slice=number, epoch=epoch, reason="killed", at_us=AT_US)
 
 
 class Story:
@@ -299,6 +313,27 @@ def story() -> Iterator[Story]:
     told = Story()
     yield told
     told.check_replay()
+
+
+@pytest.fixture(scope="session")
+def riders_journal(build: Build) -> list[Event]:
+    """Returns a small journal in which tasks ride along and are handed back."""
+    graph = build.fragment((), (0,), (1,), (2,), names="abcd")
+    return [
+        *build.started(graph),
+        build.scheduled(0, 0, 1, 2, 3),
+        build.handed_back(0, 2, 3),
+        build.committed(0, 0, 1),
+        build.scheduled(1, 2, 3),
+        build.failed(1, 2),
+        build.scheduled(2, 2, attempt=2),
+        build.extended(2, 2, build.fragment((), (0,), names="xy"), attempt=2),
+        build.scheduled(3, 4, 5),
+        build.committed(3, 4, 5),
+        build.scheduled(4, 3),
+        build.committed(4, 3),
+        build.status("SUCCESSFUL"),
+    ]
 
 
 @pytest.fixture(scope="session")

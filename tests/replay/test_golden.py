@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from milepost.replay.events import Event
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "replay-v1.json"
+RIDERS = GOLDEN.with_name("replay-v1-riders.json")
 PRINT_DIGEST = """
 import json, sys
 from milepost.replay.codec import decode
@@ -68,3 +69,12 @@ def test_the_digest_does_not_depend_on_the_process(
     command = [sys.executable, "-c", PRINT_DIGEST, str(GOLDEN)]
     printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert printed.stdout.strip() == golden[-1]["digest"] == fold(sample_journal).digest()
+
+
+def test_riders_and_what_is_handed_back_mean_what_they_meant(riders_journal: list[Event]) -> None:
+    rows: list[dict[str, str]] = json.loads(RIDERS.read_text())
+    assert [encode(event).hex() for event in riders_journal] == [row["event"] for row in rows]
+    state = State()
+    for row in rows:
+        apply(state, decode(bytes.fromhex(row["event"])))
+        assert state.digest() == row["digest"], f"after event {state.next_seq - 1}"

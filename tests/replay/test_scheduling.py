@@ -24,7 +24,7 @@ def test_each_slice_is_an_event_first_and_then_an_effect(build: Build, story: St
     decision = story.when(build.wanted())
     assert decision.append == (build.scheduled(0, 0), build.scheduled(1, 1))
     assert decision.effects == tuple(
-        RunSlice(slice=number, option=0, tasks=(number,), attempts=(1,), sync_first=False)
+        RunSlice(slice=number, epoch=1, option=0, tasks=(number,), attempts=(1,), sync_first=False)
         for number in (0, 1)
     )
 

@@ -323,6 +323,7 @@ class Workers:
 
     def __init__(self, slices_max: int = 4) -> None:
         self.slices_max = slices_max
+        self.riders_max = 0
         self.desks: list[Desk] = []
 
     async def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
@@ -445,7 +446,11 @@ def check_commits(journal: Sequence[Event]) -> None:
         if isinstance(event, TasksCommitted):
             for task in event.tasks:
                 assert task not in known, f"task {task} commits twice"
-                missing = [each for each in state.graph.inputs(task) if state.results[each] is None]
+                missing = [
+                    each
+                    for each in state.graph.inputs(task)
+                    if state.results[each] is None and each not in known
+                ]
                 assert not missing, f"task {task} commits before its inputs {missing}"
                 known.add(task)
         apply(state, event)

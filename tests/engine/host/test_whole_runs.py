@@ -41,6 +41,7 @@ class LocalWorkers:
     """
 
     slices_max = 2
+    riders_max = 0
 
     def __init__(self, disk: Disk, objects: Objects) -> None:
         self.taken = 0

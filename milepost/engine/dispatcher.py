@@ -293,6 +293,7 @@ class Dispatcher:
 
     def _note_healed(self, workflow_id: str) -> None:
         if workflow_id not in self._hosts:
+            self._taken_up.discard(workflow_id)
             self._manager.note_ended.remote(self._index, workflow_id)
 
     async def find_candidates(

@@ -14,6 +14,7 @@ import pytest
 
 from front_desk import FrontDesk
 from milepost.engine import dispatcher, leases
+from milepost.engine.healing import PAUSE_MAX_S
 from milepost.engine.leases import LeaseKeeper, OwnerWatch, read_lease_s
 from milepost.engine.recovery import Candidate, choose_candidates, recover_all
 from milepost.errors import (
@@ -267,6 +268,40 @@ async def test_nobody_joins_what_was_started_anew_after_a_recovery(
     await desk.stage.settle()
     assert await desk.submit((), nonce="again") == "resumed"
     assert isinstance(await desk.refused(desk.dispatcher.resume("w")), WorkflowActiveError)
+
+
+async def test_a_recovered_workflow_that_its_storage_let_down_can_still_be_joined(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit((), (0,))
+    desk.restart("another")
+    assert await desk.dispatcher.take_up("w", "cluster/0") == "resumed"
+    await desk.stage.settle()
+    desk.stage.store.fail_next()
+    desk.stage.workers.find(0).returns()
+    await asyncio.sleep(PAUSE_MAX_S)
+    assert await desk.dispatcher.live() == {"w": "RUNNING"}
+    assert read_status(desk.stage.store, "w").epoch == 3
+    assert await desk.submit((), (0,), nonce="again") == "resumed"
+
+
+async def test_nobody_joins_what_was_lost_to_another_cluster_and_taken_back(
+    desk: FrontDesk, store: MemoryStore
+) -> None:
+    await desk.submit((), (0,))
+    desk.restart("another")
+    former = desk.dispatcher
+    assert await former.take_up("w", "cluster/0") == "resumed"
+    await desk.stage.settle()
+    desk.stage.store.fail_next()
+    desk.stage.workers.find(0).returns()
+    await desk.stage.settle()
+    desk.restart("third")
+    assert await desk.dispatcher.resume("w") == "resumed"
+    await asyncio.sleep(PAUSE_MAX_S)
+    assert await former.live() == {}
+    assert await former.resume("w") == "resumed"
+    assert isinstance(await desk.refused(former.resume("w")), WorkflowActiveError)
 
 
 async def test_who_forces_a_workflow_hears_what_became_of_it(

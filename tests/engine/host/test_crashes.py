@@ -70,6 +70,7 @@ class Diligent:
     """
 
     slices_max = 3
+    riders_max = 0
 
     def __init__(self, program: Program, seed: int, trouble: float) -> None:
         self.runs: list[tuple[WorkflowHost, int]] = []

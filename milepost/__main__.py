@@ -33,5 +33,34 @@ def recover(storage: str | None, watch: bool, force: tuple[str, ...], wait: bool
     recover_all(storage, force, watch, wait)
 
 
+@main.group()
+def journal() -> None:
+    """Look into a store. Needs no Ray, runs no stored code, changes nothing."""
+
+
+@journal.command()
+@click.argument("workflow_id", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every workflow in the store.")
+@click.option("--deep", is_flag=True, help="Read and hash every blob, too.")
+@click.option("--quiet", "-q", is_flag=True, help="Print faults only.")
+@click.option(
+    "--storage", envvar="MILEPOST_STORAGE", required=True, help="Path or URI of the store."
+)
+def verify(
+    workflow_id: str | None, everything: bool, deep: bool, quiet: bool, storage: str
+) -> None:
+    """Check checksums, chain, epochs, links, every event, blobs, and that nothing is unexplained.
+
+    Exit codes: 0 no fault; 1 the storage cannot be used; 2 wrong usage; 3 damage, an illegal event,
+    something missing, or written by a newer Milepost; 4 no such workflow; 5 only objects that
+    nothing accounts for. Torn ends and what fenced owners left are shown, and are no faults.
+    """
+    from milepost.journal.commands import verify_stored
+
+    if everything == (workflow_id is not None):
+        raise click.UsageError("name one workflow, or give --all")
+    raise SystemExit(verify_stored(storage, workflow_id, deep, quiet))
+
+
 if __name__ == "__main__":
     main()

@@ -29,13 +29,16 @@ from milepost.journal.root import read_store_id
 from milepost.journal.states import load_settled, load_state
 from milepost.journal.store import ObjectNotFoundError, Store, StoredObject
 from milepost.journal.summary import WorkflowSummary, read_status, summarize
+from milepost.journal.verify import Finding, Kind, Verification, verify, verify_all
 from milepost.journal.writer import JournalWriter
 
 __all__ = [
     "BackwardWalk",
     "Compactor",
+    "Finding",
     "Frame",
     "JournalWriter",
+    "Kind",
     "LocalStore",
     "Location",
     "MemoryStore",
@@ -43,6 +46,7 @@ __all__ = [
     "RemoteStore",
     "Store",
     "StoredObject",
+    "Verification",
     "WorkflowSummary",
     "decode_workflow_id",
     "delete_workflow",
@@ -62,4 +66,6 @@ __all__ = [
     "reveal_uri",
     "summarize",
     "take_ownership",
+    "verify",
+    "verify_all",
 ]

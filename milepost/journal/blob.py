@@ -31,6 +31,9 @@ FLAG_ZSTD = 1
 SAMPLE_BYTES = 64 * 2**10
 """What is compressed first, to see whether the rest is worth it."""
 
+WINDOW_BYTES = 4 * 2**20
+"""Held at once of a blob that is only checked."""
+
 SAVING_MIN = 1 / 8
 """Compressed content cannot be used in place; it must save at least this share to pay."""
 
@@ -180,6 +183,64 @@ def map_blob(store: Store, workflow_id: str, incarnation: int, digest: str) -> m
         return _content(store.map(key), key, digest)
     except ObjectNotFoundError as error:
         raise CorruptBlobError(key, "it is missing") from error
+
+
+def check_blob(store: Store, key: str, digest: str) -> None:
+    """Read a blob in windows and hash it, without ever holding the whole of it.
+
+    Args:
+        store: Where it is.
+        key: Its key.
+        digest: The digest that its content must have, in hex.
+
+    Raises:
+        CorruptBlobError: If the blob is missing or its content is not what the digest says.
+        UnsupportedFormatError: If a newer Milepost wrote it.
+        StorageUnavailableError: If the storage fails.
+    """
+    try:
+        head = _parse_head(store.get(key, 0, HEAD_BYTES), key)
+        windows = _Windows(store, key)
+        source: Any = windows
+        if head.flags & FLAG_ZSTD:
+            stream: Any = windows  # a stream as far as it is asked to be one
+            source = zstandard.ZstdDecompressor().stream_reader(stream, closefd=False)
+        hashed, raw_bytes = hashlib.sha256(), 0
+        while part := source.read(WINDOW_BYTES):
+            hashed.update(part)
+            raw_bytes += len(part)
+            if raw_bytes > head.raw_bytes:
+                break
+        windows.drain()
+    except ObjectNotFoundError as error:
+        raise CorruptBlobError(key, "it is missing") from error
+    except zstandard.ZstdError as error:
+        raise CorruptBlobError(key, str(error)) from error
+    if windows.read_bytes != head.stored_bytes:
+        reason = f"it holds {windows.read_bytes} bytes of content, not {head.stored_bytes}"
+        raise CorruptBlobError(key, reason)
+    if raw_bytes != head.raw_bytes or not digest == hashed.hexdigest() == head.digest.hex():
+        raise CorruptBlobError(key, "its content does not have the digest in its name")
+
+
+class _Windows:
+    """The content of a blob as a stream of ranges."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._key = key
+        self.read_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        length = WINDOW_BYTES if size < 0 else size
+        part = self._store.get(self._key, HEAD_BYTES + self.read_bytes, length)
+        self.read_bytes += len(part)
+        return part
+
+    def drain(self) -> None:
+        """Read on to the end, of which a decompressor may have had no need."""
+        while self.read():
+            pass
 
 
 def _content(buffer: Part, key: str, digest: str) -> memoryview:

@@ -45,6 +45,12 @@ _STATUS_FROM: dict[Status, frozenset[Status | None]] = {
 TIME_US_MAX = 2**63 - 1
 
 
+_WAITING, _READY, _SCHEDULED, _COMMITTED = map(
+    int, (TaskState.WAITING, TaskState.READY, TaskState.SCHEDULED, TaskState.COMMITTED)
+)
+"""As plain integers, which are quicker to compare and to store a million times."""
+
+
 class _Refused(Exception):
     """Why an event is not legal; :func:`apply` adds the place."""
 
@@ -168,21 +174,32 @@ def _schedule(state: State, event: TasksScheduled) -> None:
     _require(len(event.attempts) == len(tasks), "columns differ in length")
     _require(min(tasks) >= 0 and max(tasks) < total, "there is no such task", max(tasks))
     option = state.graph.node_options[tasks[0]]
-    earlier: set[int] = set()
+    _require_schedulable(state, event, option)
+    started_us = _clip(event.at_us)
     for task, attempt in zip(tasks, event.attempts, strict=True):
-        free = state.tasks[task] == TaskState.READY or _rides(state, task, earlier)
-        _require(free, "the task is not ready", task)
-        earlier.add(task)
-        _require(attempt == state.attempts[task] + 1, "not the next attempt", task, attempt)
-        _require(state.graph.node_options[task] == option, "a slice is of one class", task)
-    for task in tasks:
-        _move(state, task, TaskState.SCHEDULED)
-        state.attempts[task] += 1
-        state.task_started_us[task] = _clip(event.at_us)
+        state.counts[state.tasks[task]] -= 1
+        state.tasks[task] = _SCHEDULED
+        state.attempts[task] = attempt
+        state.task_started_us[task] = started_us
+    state.counts[_SCHEDULED] += len(tasks)
     state.slices[event.slice] = Slice(option, dict.fromkeys(tasks))
     state.slice_counts[option] += 1
     state.next_slice += 1
     _drop_stale(state, option)
+
+
+def _require_schedulable(state: State, event: TasksScheduled, option: int) -> None:
+    """Checks row by row without a call per row: a journal holds a row for each attempt."""
+    tasks, attempts, options = state.tasks, state.attempts, state.graph.node_options
+    earlier: set[int] = set()
+    for task, attempt in zip(event.tasks, event.attempts, strict=True):
+        if tasks[task] != _READY and not _rides(state, task, earlier):
+            raise _Refused(f"the task is not ready ({task})")
+        earlier.add(task)
+        if attempt != attempts[task] + 1:
+            raise _Refused(f"not the next attempt ({task}, {attempt})")
+        if options[task] != option:
+            raise _Refused(f"a slice is of one class ({task})")
 
 
 def _rides(state: State, task: int, earlier: Collection[int]) -> bool:
@@ -198,7 +215,7 @@ def _lacks_only(state: State, task: int, earlier: Collection[int]) -> bool:
 def _drop_stale(state: State, option: int) -> None:
     """Keeps the head of the queue fresh, so that readers of it never walk over the past."""
     queue = state.ready[option]
-    while queue and state.tasks[queue[0]] != TaskState.READY:
+    while queue and state.tasks[queue[0]] != _READY:
         queue.popleft()
     if not queue:
         del state.ready[option]
@@ -222,8 +239,11 @@ def _commit(state: State, event: TasksCommitted) -> None:
 
 
 def _note_times(state: State, task: int, started_us: int, duration_us: int) -> None:
-    state.task_started_us[task] = _clip(started_us)
-    state.task_ended_us[task] = _clip(started_us + duration_us)
+    ended_us = started_us + duration_us
+    if not 0 <= started_us <= TIME_US_MAX or not 0 <= ended_us <= TIME_US_MAX:
+        started_us, ended_us = _clip(started_us), _clip(ended_us)
+    state.task_started_us[task] = started_us
+    state.task_ended_us[task] = ended_us
 
 
 def _clip(us: int) -> int:
@@ -235,7 +255,7 @@ def _complete(state: State, task: int, payload: Payload) -> None:
     """Gives ``task`` its value, and with it every task whose continuation ends here."""
     completed: int | None = task
     while completed is not None:
-        _move(state, completed, TaskState.COMMITTED)
+        _move(state, completed, _COMMITTED)
         state.results[completed] = payload
         for output in state.graph.outputs(completed):
             state.waiting[output] -= 1
@@ -370,10 +390,11 @@ def _require_outstanding(
     slice_ = state.slices.get(number)
     if slice_ is None:
         raise _Refused(f"no such slice is under way ({number})")
+    outstanding, present = slice_.outstanding, state.attempts
     for task, attempt in zip(tasks, attempts, strict=True):
-        if task not in slice_.outstanding:
+        if task not in outstanding:
             raise _Refused(f"the task is not outstanding in slice {number} ({task})")
-        if attempt != state.attempts[task]:
+        if attempt != present[task]:
             raise _Refused(f"not the present attempt of task {task} ({attempt})")
 
 
@@ -413,28 +434,35 @@ def _add_fragment(state: State, fragment: Fragment) -> int:
     first = state.graph.extend(fragment)
     width = len(fragment.input_counts)
     state.tasks.extend(bytes(width))
-    state.counts[TaskState.WAITING] += width
     state.attempts.extend([0] * width)
     state.waiting.extend(fragment.input_counts)
     state.results.extend([None] * width)
     state.task_started_us.extend([0] * width)
     state.task_ended_us.extend([0] * width)
-    if any(options.catch_exceptions for options in fragment.options):
+    if any(each.catch_exceptions for each in fragment.options):
         for offset, at in enumerate(fragment.node_options):
             if fragment.options[at].catch_exceptions:
                 state.catchers.add(first + offset)
-    for offset, count in enumerate(fragment.input_counts):
+    options, ready = state.graph.node_options, state.ready
+    for node, count in enumerate(fragment.input_counts, first):
         if count == 0:
-            _make_ready(state, first + offset)
+            state.tasks[node] = _READY
+            option = options[node]
+            if option not in ready:
+                ready[option] = deque()
+            ready[option].append(node)
+    starting = fragment.input_counts.count(0)
+    state.counts[_WAITING] += width - starting
+    state.counts[_READY] += starting
     return first + width - 1
 
 
 def _make_ready(state: State, task: int) -> None:
-    _move(state, task, TaskState.READY)
+    _move(state, task, _READY)
     state.ready.setdefault(state.graph.node_options[task], deque()).append(task)
 
 
-def _move(state: State, task: int, to: TaskState) -> None:
+def _move(state: State, task: int, to: int) -> None:
     state.counts[state.tasks[task]] -= 1
     state.counts[to] += 1
     state.tasks[task] = to

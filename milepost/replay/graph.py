@@ -12,6 +12,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import accumulate, islice
 from typing import TypeVar
 
 from milepost.replay.fragment import NO_METADATA, Constant, Fragment, Function, TaskOptions
@@ -50,6 +51,7 @@ class Graph:
     """
 
     __slots__ = (
+        "_contested",
         "_function_numbers",
         "_input_starts",
         "_inputs",
@@ -88,6 +90,7 @@ class Graph:
         self.node_constants = integers()
         self.fragment_starts = integers()
         self.metadata: dict[int, Payload] = {}
+        self._contested: set[str] = set()
         self._name_numbers: dict[str, int] = {}
         self._name_tasks: list[array[int]] = []
         self._function_numbers: dict[bytes, int] = {}
@@ -158,9 +161,9 @@ class Graph:
         templates = [
             _number(self.templates, self._template_numbers, item) for item in fragment.templates
         ]
-        self.node_functions.extend(functions[at] for at in fragment.node_functions)
-        self.node_options.extend(options[at] for at in fragment.node_options)
-        self.node_templates.extend(templates[at] for at in fragment.node_templates)
+        self.node_functions.extend(map(functions.__getitem__, fragment.node_functions))
+        self.node_options.extend(map(options.__getitem__, fragment.node_options))
+        self.node_templates.extend(map(templates.__getitem__, fragment.node_templates))
         self.node_constants.extend([len(self.constants)] * len(fragment.node_functions))
         self.constants.extend(_shift(constant, first) for constant in fragment.constants)
         self._add_names(fragment, first)
@@ -183,11 +186,20 @@ class Graph:
                 self._name_numbers[name] = len(self.names)
                 self.names.append(name)
                 self._name_tasks.append(integers())
-        for offset, at in enumerate(fragment.node_names):
-            name = fragment.names[at]
-            number = self._name_numbers[name]
-            self.node_names.append(number)
-            self.node_ordinals.append(self._claim_ordinal(name, number, first + offset))
+                match = _NUMBERED.fullmatch(name)
+                if match:
+                    self._contested.add(match[1])
+        numbers = [self._name_numbers[name] for name in fragment.names]
+        self.node_names.extend(map(numbers.__getitem__, fragment.node_names))
+        contested = [name in self._contested for name in fragment.names]
+        for node, at in enumerate(fragment.node_names, first):
+            tasks = self._name_tasks[numbers[at]]
+            ordinal = len(tasks)
+            if ordinal and not contested[at]:  # nobody asked for an id that is a number of it
+                tasks.append(node)
+            else:
+                ordinal = self._claim_ordinal(fragment.names[at], numbers[at], node)
+            self.node_ordinals.append(ordinal)
 
     def _claim_ordinal(self, name: str, number: int, node: int) -> int:
         """Gives ``node`` the next free number of its name.
@@ -206,25 +218,19 @@ class Graph:
     def _add_edges(self, fragment: Fragment, first: int) -> None:
         """Appends inputs as they come and outputs by a counting sort over the fragment."""
         width = len(fragment.input_counts)
-        position = len(self._inputs)
-        for count in fragment.input_counts:
-            position += count
-            self._input_starts.append(position)
-        self._inputs.extend(first + source for source in fragment.inputs)
+        starts = accumulate(fragment.input_counts, initial=len(self._inputs))
+        self._input_starts.extend(islice(starts, 1, None))
+        self._inputs.extend(map(first.__add__, fragment.inputs))
         uses = [0] * width
         for source in fragment.inputs:
             uses[source] += 1
-        position = len(self._outputs)
-        slots = []
-        for count in uses:
-            slots.append(position)
-            position += count
-            self._output_starts.append(position)
+        slots = list(accumulate(uses, initial=len(self._outputs)))
+        self._output_starts.extend(slots[1:])
         self._outputs.extend([0] * len(fragment.inputs))
         at = 0
-        for node, count in enumerate(fragment.input_counts):
-            for source in fragment.inputs[at : at + count]:
-                self._outputs[slots[source]] = first + node
+        for node, count in enumerate(fragment.input_counts, first):
+            for source in fragment.inputs[at : at + count] if count else ():
+                self._outputs[slots[source]] = node
                 slots[source] += 1
             at += count
 

@@ -11,7 +11,8 @@ AZURITE := .servers/node_modules/.bin/azurite-blob
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-servers servers check format dictionary bench-journal parity lock clean
+.PHONY: help demo test test-servers servers check format dictionary bench-journal bench-resume \
+	mutants parity lock clean
 
 help:  ## list these commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -49,6 +50,12 @@ bench-journal: $(INSTALLED)  ## measure the journal: latency, bytes per task, li
 
 parity: $(INSTALLED)  ## write the page on parity with ray.workflow from the tests' markers
 	@$(BIN)/python tests/support/parity_page.py
+
+bench-resume: $(INSTALLED)  ## measure how soon a fresh cluster goes on, by committed tasks
+	@PYTHONPATH=docs/examples $(BIN)/python benchmarks/resume.py $(ARGS)
+
+mutants: $(INSTALLED)  ## remove each guard of the code in turn; shows which test notices
+	@$(BIN)/python tests/mutants/run.py $(ARGS)
 
 lock: $(INSTALLED)  ## write requirements-dev.lock anew (ARGS=--upgrade for the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --strip-extras \

@@ -16,7 +16,7 @@ from milepost.journal.claim import is_settled
 from milepost.journal.frame import Frame
 from milepost.journal.reader import read_journal
 from milepost.journal.store import Store
-from milepost.replay.codec import EventFormatError, decode_all
+from milepost.replay.codec import EventFormatError, decode_only
 from milepost.replay.events import OwnershipTaken, StatusChanged, WorkflowCreated
 from milepost.replay.state import FINAL, Status
 
@@ -169,6 +169,6 @@ class _Draft:
 def _events(frames: Iterable[Frame]) -> Iterator[object]:
     for frame in frames:
         try:
-            yield from decode_all(frame.raw)
+            yield from decode_only(frame.raw, OwnershipTaken, StatusChanged, WorkflowCreated)
         except (EventFormatError, ValueError) as error:
             raise CorruptJournalError(frame.file, frame.offset, str(error)) from error

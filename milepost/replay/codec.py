@@ -91,6 +91,31 @@ def decode_all(raw: bytes) -> Iterator[Event]:
         yield _decode(item)
 
 
+def decode_only(raw: bytes, *wanted: type[Event]) -> Iterator[Event]:
+    """Yields the events of a frame that are of these types; of others only the kind is read.
+
+    For whoever looks for a few events among those of many tasks. What is skipped may be malformed.
+
+    Raises:
+        EventFormatError: If ``raw`` is not events, as far as it was read.
+        UnsupportedFormatError: If a newer Milepost wrote a wanted event.
+    """
+    kinds = {_CODECS[type_][0] for type_ in wanted}
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=len(raw))
+    unpacker.feed(raw)
+    start = 0
+    while start < len(raw):
+        try:
+            unpacker.skip()
+        except _MALFORMED as error:
+            raise EventFormatError(f"not an event at byte {start}: {error}") from error
+        end = unpacker.tell()
+        # Every kind so far is one byte behind that of the array; what looks otherwise is decoded.
+        if end - start < 2 or raw[start + 1] in kinds or raw[start + 1] not in _KINDS:
+            yield decode(raw[start:end])
+        start = end
+
+
 def _decode(item: object) -> Event:
     try:
         kind, version, fields = expect_fields(item, int, int, list)

@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument(
         "words", nargs="*", help="only guards whose name or file holds one of these"
     )
-    words = parser.parse_args().words
+    parser.add_argument("--no-baseline", action="store_true", help="the tests are known to pass")
+    given = parser.parse_args()
+    words = given.words
     chosen = [
         guard
         for guard in GUARDS
@@ -44,7 +46,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="milepost-mutants-") as folder:
         copy = Path(folder)
         _copy_tree(copy)
-        if not _check_baseline(copy, chosen):
+        if not given.no_baseline and not _check_baseline(copy, chosen):
             return 1
         missed = [guard for guard in chosen if not _try(copy, guard)]
     seconds = time.monotonic() - began
@@ -101,7 +103,12 @@ def _run(copy: Path, tests: str) -> tuple[int, str]:
     files = [f"tests/{word}" if "/" in word else word for word in tests.split()]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-rf", *files]
     # No bytecode: two edits within a second leave the same time stamp.
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MILEPOST_TEST_SERVERS": "",  # no guard needs them to be caught, and they take long
+    }
     try:
         done = subprocess.run(
             command, cwd=copy, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S

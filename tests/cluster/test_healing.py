@@ -13,7 +13,7 @@ import pytest
 import ray
 
 import milepost
-from milepost.journal import load_state, open_store, read_journal
+from milepost.journal import load_state, open_store, read_journal, verify
 from milepost.replay.codec import decode_all
 from milepost.replay.events import OwnershipTaken, TasksCommitted
 
@@ -73,6 +73,7 @@ def test_a_killed_actor_is_replaced_and_its_workflows_go_on(
 
 def check_journal(storage: Path, workflow_id: str, owners: int) -> None:
     store = open_store(str(storage), create=False)
+    assert verify(store, workflow_id, deep=True).faults == ()
     events = [
         event for frame in read_journal(store, workflow_id) for event in decode_all(frame.raw)
     ]

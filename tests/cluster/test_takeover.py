@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster import LocalCluster
-from milepost.journal import load_state, open_store, read_journal
+from milepost.journal import load_state, open_store, read_journal, verify
 from milepost.replay.codec import decode_all
 from milepost.replay.events import OwnershipTaken, TasksCommitted
 
@@ -79,6 +79,7 @@ def test_of_two_clusters_that_run_a_workflow_only_the_later_commits(
         assert winner.communicate(timeout=90)[0] == f"{sum(range(TASKS))}\n"
         assert loser.communicate(timeout=90)[0] == "lost 1 2\n"
     store = open_store(str(tmp_path / "store"), create=False)
+    assert verify(store, "contested", deep=True).faults == ()
     events = [
         event for frame in read_journal(store, "contested") for event in decode_all(frame.raw)
     ]

@@ -26,7 +26,13 @@ from milepost.engine.context import TaskContext, current_task
 from milepost.engine.functions import load_function
 from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
 from milepost.engine.outputs import open_known
-from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize, serialize, serialize_opaque
+from milepost.engine.payloads import (
+    INLINE_BYTES_MAX,
+    deserialize,
+    put_value,
+    serialize,
+    serialize_opaque,
+)
 from milepost.errors import MilepostError, StorageUnavailableError
 from milepost.journal import map_blob, put_blob
 from milepost.replay.events import TaskError
@@ -278,7 +284,7 @@ class _SliceRun:
         if node in self._order.refs:
             return self._refs[self._order.refs[node]]
         if node not in self._made_refs:
-            self._made_refs[node] = ray.put(self._read_value(node))
+            self._made_refs[node] = put_value(self._read_value(node))
         return self._made_refs[node]
 
     def read_blob(self, payload: Payload) -> memoryview:

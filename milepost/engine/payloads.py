@@ -219,12 +219,25 @@ def _split(content: memoryview) -> list[memoryview]:
     return buffers
 
 
+def put_value(value: Any) -> ray.ObjectRef[Any]:
+    """Returns a ref to ``value``, which may be a ref itself: ``ray.put`` refuses those."""
+    if not isinstance(value, ray.ObjectRef):
+        return ray.put(value)
+    held: ray.ObjectRef[Any] = _hold.remote([value])
+    return held
+
+
+@ray.remote(num_cpus=0)
+def _hold(box: list[Any]) -> Any:
+    return box[0]
+
+
 # Pickles in journals name these two functions: they keep their names and arguments for ever.
 
 
 def _restore_ref(encoding: int, data: bytes, digest: bytes, size: int) -> ray.ObjectRef[Any]:
     payload = Payload(encoding=encoding, data=data, digest=digest, size=size)
-    return ray.put(deserialize(payload, _source.get()))
+    return put_value(deserialize(payload, _source.get()))
 
 
 def _restore_node(position: int) -> ray.ObjectRef[Any]:

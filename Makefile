@@ -11,7 +11,7 @@ AZURITE := .servers/node_modules/.bin/azurite-blob
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-servers servers check format dictionary bench-journal bench-resume \
+.PHONY: help demo test test-servers servers check format dictionary bench-journal bench-resume bench-quick \
 	mutants parity lock clean
 
 help:  ## list these commands
@@ -56,6 +56,9 @@ bench-resume: $(INSTALLED)  ## measure how soon a fresh cluster goes on, by comm
 
 mutants: $(INSTALLED)  ## remove each guard of the code in turn; shows which test notices
 	@$(BIN)/python tests/mutants/run.py $(ARGS)
+
+bench-quick: $(INSTALLED)  ## measure the engine beside plain Ray (ARGS=--skip-naps: one minute)
+	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
 lock: $(INSTALLED)  ## write requirements-dev.lock anew (ARGS=--upgrade for the newest versions)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --strip-extras \

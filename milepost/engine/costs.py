@@ -1,8 +1,9 @@
 """What tasks cost, as measured: follows peaks at once and forgets them slowly.
 
-A slice reports between tasks, so one long task keeps its companions waiting. A mean would put a
-task of a minute among a hundred of a millisecond again and again; a slowly falling peak lets the
-tasks of an uneven function travel alone.
+What travels with a long task is handed back and pays a second journey. A mean would put a task of a
+minute among a hundred of a millisecond again and again; a falling peak lets the tasks of an uneven
+function travel alone for a while. It falls within some tens of tasks, because the first call of a
+function, which loads it, is a peak as well.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from milepost.engine.messages import WorkerReport
 from milepost.replay.state import State
 
-NEW_WEIGHT = 0.05
-"""Of a shorter duration in the cost: a peak is down to a tenth after some forty-five tasks."""
+NEW_WEIGHT = 0.2
+"""Of a shorter duration in the cost: a peak is down to a tenth after some ten tasks."""
 
 
 class CostTable:

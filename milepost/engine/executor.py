@@ -96,6 +96,9 @@ class _SliceRun:
         self._refs = refs
         self._fresh = dict(enumerate(objects))
         self._made_refs: dict[int, ray.ObjectRef[Any]] = {}
+        seated = {task.task for task in order.tasks}
+        ridden = seated.intersection(node for task in order.tasks for node in task.inputs)
+        self._awaited: dict[int, Payload | None] = dict.fromkeys(ridden)
         self._large: list[Any] = []
         self._report = WorkerReport(node=_describe_worker())
         self._report_bytes = 0
@@ -131,12 +134,19 @@ class _SliceRun:
 
     def _take_next(self) -> SliceTask | None:
         with self._lock:
-            if self._next == self._end:
-                self._began = 0.0
-                return None
-            self._next += 1
-            self._began = time.perf_counter()
-            return self._order.tasks[self._next - 1]
+            while self._next < self._end:
+                task = self._order.tasks[self._next]
+                self._next += 1
+                if self._can_run(task):
+                    self._began = time.perf_counter()
+                    return task
+            self._began = 0.0
+            return None
+
+    def _can_run(self, task: SliceTask) -> bool:
+        """Tells whether all that ``task`` rides on returned; if not, it is off the slice."""
+        awaited = self._awaited
+        return not any(node in awaited and awaited[node] is None for node in task.inputs)
 
     def _deliver(self) -> Iterator[Any]:
         with self._lock:
@@ -200,8 +210,16 @@ class _SliceRun:
                 self._report.raised.append(raised)
             return
         spent_us = (time.perf_counter_ns() - clock) // 1000
+        if task.task in self._awaited:
+            self._keep_for_riders(task.task, payload, result)
         with self._lock:
             self._add_result(task, payload, result, started_us, spent_us)
+
+    def _keep_for_riders(self, task: int, payload: Payload, result: Any) -> None:
+        """Keeps a value as bytes, or a large one as an object: whoever takes it gets its own."""
+        self._awaited[task] = payload
+        if payload.size > INLINE_BYTES_MAX:
+            self._made_refs[task] = ray.put(result)
 
     def _add_result(
         self, task: SliceTask, payload: Payload, result: Any, started_us: int, spent_us: int
@@ -275,7 +293,10 @@ class _SliceRun:
     def _read_value(self, node: int) -> Any:
         """Returns a value that no other task of the slice shares."""
         if node not in self._order.refs:
-            return deserialize(self._order.values[node], self)
+            if node in self._made_refs and node in self._awaited:
+                return ray.get(self._made_refs[node])
+            payload = self._awaited.get(node) or self._order.values[node]
+            return deserialize(payload, self)
         at = self._order.refs[node]
         return self._fresh.pop(at) if at in self._fresh else ray.get(self._refs[at])
 

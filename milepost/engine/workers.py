@@ -20,7 +20,7 @@ from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
 from milepost.engine.payloads import deserialize
 from milepost.engine.submissions import read_environment
 from milepost.journal import Store, map_blob
-from milepost.replay.decide import RunSlice
+from milepost.replay.decide import SLICE_TASKS_MAX, RunSlice
 from milepost.replay.fragment import Constant
 from milepost.replay.payload import Payload
 from milepost.replay.state import State
@@ -51,7 +51,7 @@ class RayWorkers:
 
     def __init__(self, store: Store, storage: str, cpus: int) -> None:
         self.slices_max = max(SLICES_MIN, SLICES_PER_CPU * cpus)
-        self.riders_max = 0
+        self.riders_max = SLICE_TASKS_MAX
         self._store = store
         self._storage = storage
         self._mailboxes: dict[tuple[str, int, int], _Mailbox] = {}
@@ -175,7 +175,7 @@ def _build_order(
         for task, attempt in zip(slice_.tasks, slice_.attempts, strict=True)
     )
     values: dict[int, Payload] = {}
-    for node in {node for task in tasks for node in task.inputs}:
+    for node in {node for task in tasks for node in task.inputs}.difference(slice_.tasks):
         ref = host.objects.find(node)
         if ref is not None:
             refs[node] = ref

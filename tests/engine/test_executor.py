@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
-import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +13,12 @@ import pytest
 import ray
 
 from milepost.engine import executor
-from milepost.engine.compiler import compile_dag
 from milepost.engine.context import current_task
 from milepost.engine.executor import REPORT_INTERVAL_S, TEXT_CHARS_MAX, run_slice
-from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
-from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize, serialize
+from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize
 from milepost.errors import StorageUnavailableError
-from milepost.replay.fragment import Fragment
-from milepost.replay.inputs import Raised
 from milepost.replay.payload import Encoding, Payload, unpack_plain
+from slice_bench import Bench, fail_with, gather, task
 
 if TYPE_CHECKING:
     from tests.engine.conftest import Disk, Objects
@@ -34,124 +29,9 @@ def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "_describe_worker", lambda: "node:1")
 
 
-@dataclass
-class Bench:
-    """Runs tasks of a DAG like a worker does, as one slice."""
-
-    disk: Disk
-
-    def order(self, dag: Any, tasks: tuple[int, ...] = (), **given: Any) -> SliceOrder:
-        """Returns the order to run ``tasks``, by default those without inputs.
-
-        Args:
-            dag: The graph they belong to.
-            tasks: Which of its tasks.
-            given: ``values`` or ``refs`` of inputs, by task.
-        """
-        fragment = compile_dag(dag, self.disk)
-        counts = fragment.input_counts
-        tasks = tasks or tuple(task for task in range(len(counts)) if not counts[task])
-        values = {
-            task: serialize(value, self.disk) for task, value in given.get("values", {}).items()
-        }
-        refs = {task: at for at, task in enumerate(given.get("refs", {}))}
-        return SliceOrder(
-            storage=self.disk.uri,
-            workflow_id="w",
-            incarnation=1,
-            epoch=1,
-            slice=0,
-            dispatcher=given.get("dispatcher"),
-            tasks=tuple(_make_task(fragment, task) for task in tasks),
-            functions=dict(enumerate(fragment.functions)),
-            constants=dict(enumerate(fragment.constants)),
-            values=values,
-            refs=refs,
-            retry_errors=fragment.options[fragment.node_options[tasks[0]]].retry_errors,
-        )
-
-    def run(self, order: SliceOrder, *objects: Any, refs: Any = ()) -> Outcome:
-        """Runs an order; ``objects`` are the values of ``refs``, as Ray fetches them."""
-        outcome = Outcome(self.disk)
-        delivered = run_slice(order, list(refs), *objects)
-        for report in delivered:
-            assert isinstance(report, WorkerReport)
-            assert report.node == "node:1"
-            outcome.reports.append(report)
-            for task in report.objects:
-                outcome.objects[task] = pickle.loads(pickle.dumps(next(delivered)))
-        lasts = [report.last for report in outcome.reports]
-        assert lasts == [False] * (len(lasts) - 1) + [True]
-        return outcome
-
-    def attempt(self, dag: Any, *tasks: int, **given: Any) -> Outcome:
-        """Runs tasks of a DAG whose inputs are given as values."""
-        return self.run(self.order(dag, tasks, **given))
-
-
-@dataclass
-class Outcome:
-    """What a worker reported."""
-
-    disk: Disk
-
-    def __post_init__(self) -> None:
-        self.reports: list[WorkerReport] = []
-        self.objects: dict[int, Any] = {}
-
-    @property
-    def payloads(self) -> dict[int, Payload]:
-        return {
-            task: payload
-            for report in self.reports
-            for task, payload in zip(report.tasks, report.payloads, strict=True)
-        }
-
-    @property
-    def values(self) -> dict[int, Any]:
-        return {task: deserialize(each, self.disk) for task, each in self.payloads.items()}
-
-    @property
-    def raised(self) -> dict[int, Raised]:
-        return {raised.task: raised for report in self.reports for raised in report.raised}
-
-    @property
-    def continued(self) -> dict[int, Fragment]:
-        return {each.task: each.fragment for report in self.reports for each in report.continued}
-
-
-def _make_task(fragment: Fragment, task: int) -> SliceTask:
-    start = sum(fragment.input_counts[:task])
-    return SliceTask(
-        task=task,
-        attempt=2,
-        task_id=f"task_{task}",
-        function=fragment.node_functions[task],
-        template=fragment.templates[fragment.node_templates[task]],
-        inputs=fragment.inputs[start : start + fragment.input_counts[task]],
-        first_constant=0,
-    )
-
-
 @pytest.fixture
 def bench(disk: Disk) -> Bench:
     return Bench(disk)
-
-
-def task(function: Callable[..., Any], **options: Any) -> Any:
-    return ray.remote(**options)(function) if options else ray.remote(function)
-
-
-def gather(*nodes: Any) -> Any:
-    """Returns a DAG in which these nodes stand in this order."""
-    return task(lambda *given: None).bind(*nodes)
-
-
-def fail_with(error: Callable[[], BaseException]) -> Any:
-    def fail() -> None:
-        raise error()
-
-    return task(fail)
 
 
 def test_results_are_reported_in_columns(bench: Bench) -> None:
@@ -546,29 +426,6 @@ def test_a_report_holds_only_so_many_bytes(bench: Bench, monkeypatch: pytest.Mon
     dag = gather(*[task(lambda: b"x" * 40_000).bind() for _ in range(8)])
     outcome = bench.attempt(dag, *range(8))
     assert [len(report.tasks) for report in outcome.reports] == [3, 3, 2]
-
-
-def test_while_a_task_runs_long_the_others_are_reported_or_handed_back(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The long task ends only when the second thread has told what is with the others."""
-    told: queue.Queue[WorkerReport] = queue.Queue()
-    happened: list[Any] = []
-
-    def run() -> None:
-        happened.append(told.get(timeout=60) if len(happened) == 2 else "ran")
-
-    def tell(report: WorkerReport) -> Callable[[], object]:
-        told.put(report)
-        return lambda: happened.append("arrived")
-
-    monkeypatch.setattr(executor, "load_function", lambda function, source: run)
-    order = bench.order(gather(*[task(lambda: None).bind() for _ in range(5)]), tuple(range(5)))
-    (last,) = executor._SliceRun(order, [], ()).report(tell)
-    *ran, aside, arrived = happened
-    assert (ran, arrived) == (["ran"] * 2, "arrived"), "what was handed back ran all the same"
-    assert (aside.tasks, aside.handed_back, aside.last) == ([0, 1], [(3, 2), (4, 2)], False)
-    assert (last.tasks, last.handed_back, last.last) == ([2], [], True)
 
 
 def test_nothing_runs_ahead_of_who_takes_the_reports(bench: Bench) -> None:

@@ -41,7 +41,7 @@ class LocalWorkers:
     """
 
     slices_max = 2
-    riders_max = 0
+    riders_max = 20
 
     def __init__(self, disk: Disk, objects: Objects) -> None:
         self.taken = 0
@@ -159,7 +159,32 @@ def test_values_and_refs_of_every_kind_arrive(engine: Engine) -> None:
     assert engine.run(dag, x={"in": "put"}) == [(1, "opaque"), 2, (1, "opaque"), {"in": "put"}]
 
 
+def test_a_chain_travels_in_few_slices_and_each_link_gets_a_value_of_its_own(
+    engine: Engine,
+) -> None:
+    def add(items: list[int]) -> list[int]:
+        items.append(len(items))
+        return items
+
+    node = task(list).bind()
+    for _ in range(200):
+        node = task(add).bind(node)
+    assert engine.run(node) == list(range(200))
+    state = engine.stored()
+    assert list(state.attempts) == [1] * 201
+    assert state.next_slice < 100
+
+
+def test_large_values_ride_as_objects(engine: Engine) -> None:
+    grow = task(lambda array: np.concatenate([array, array]))
+    node = task(lambda: np.arange(20_000)).bind()
+    for _ in range(3):
+        node = grow.bind(node)
+    assert engine.run(task(lambda array: int(array.sum())).bind(node)) == 8 * sum(range(20_000))
+
+
 def test_large_values_flow_as_objects_and_end_in_one_blob_each(engine: Engine) -> None:
+    engine.workers.riders_max = 0
     grow = task(lambda array: np.concatenate([array, array]))
     node = task(lambda: np.arange(20_000)).bind()
     for _ in range(3):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,7 @@ from milepost.replay.codec import decode, encode
 from milepost.replay.decide import RunSlice, decide
 from milepost.replay.fold import apply, fold
 from milepost.replay.fragment import Fragment
-from milepost.replay.inputs import Input
+from milepost.replay.inputs import Input, SliceLost, SliceReported
 from milepost.replay.invariants import check
 from milepost.replay.state import State, Status
 
@@ -41,6 +42,8 @@ class Host:
         self.slices: list[RunSlice] = []
 
     def feed(self, happened: Input) -> None:
+        if isinstance(happened, SliceReported | SliceLost):
+            happened = replace(happened, epoch=self.state.epoch)
         decision = decide(self.state, happened)
         for event in decision.append:
             apply(self.state, decode(encode(event)))

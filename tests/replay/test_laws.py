@@ -92,13 +92,15 @@ class Record:
             case AttemptFailed(final=True):
                 self.catch(event.task)
             case TasksScheduled():
-                for task in event.tasks:
+                for at, task in enumerate(event.tasks):
+                    known = {*self.values, *event.tasks[:at]}
                     assert task not in self.values, "a committed task runs again"
                     assert task not in self.dropped, "a dropped task runs"
                     assert task not in self.creators.values(), "an extended task runs again"
-                    assert all(source in self.values for source in self.inputs[task])
+                    assert all(source in known for source in self.inputs[task])
             case TasksCommitted():
                 for task, payload in zip(event.tasks, event.payloads, strict=True):
+                    assert all(source in self.values for source in self.inputs[task])
                     self.commit(task, payload)
             case _:
                 pass
@@ -198,18 +200,27 @@ class Driver:
 
     def work(self, number: int, choice: int) -> None:
         costs = {function: float(choice % 4) for function in range(choice % 3)}
-        self.feed(self.build.wanted(1 + number % 3, slice_us=10, costs_us=costs))
+        riders_max = choice % 5 * 4
+        self.feed(
+            self.build.wanted(1 + number % 3, slice_us=10, costs_us=costs, riders_max=riders_max)
+        )
 
     def report(self, number: int, choice: int) -> None:
-        """Two bits of ``choice`` per task: it returned, raised, continued or is still at it."""
+        """Two bits of ``choice`` per task: it returned, raised, continued or is still at it.
+
+        Nothing runs without its inputs; what the worker is still at it may hand back instead.
+        """
         slice_number = self.pick_slice(number)
         if slice_number is None:
             return
         ways: list[list[int]] = [[], [], [], []]
         for position, task in enumerate(self.state.slices[slice_number].outstanding):
-            ways[(choice >> (2 * position % 8)) % 4].append(task)
-        returned, raised, continued, _ = ways
-        self.tell(slice_number, returned, raised, continued, choice)
+            inputs = self.state.graph.inputs(task)
+            runs = all(self.state.results[each] is not None or each in ways[0] for each in inputs)
+            ways[(choice >> (2 * position % 8)) % 4 if runs else 3].append(task)
+        returned, raised, continued, left = ways
+        back = left if number % 2 else []
+        self.tell(slice_number, returned, raised, continued, choice, back)
 
     def tell(
         self,
@@ -218,6 +229,7 @@ class Driver:
         raised: list[int],
         continued: list[int],
         choice: int,
+        handed_back: Sequence[int] = (),
     ) -> None:
         attempts = self.state.attempts
         fragment = self.pool[choice % len(self.pool)]
@@ -235,6 +247,8 @@ class Driver:
         self.feed(
             replace(
                 report,
+                epoch=self.state.epoch,
+                handed_back=tuple((task, attempts[task]) for task in handed_back),
                 attempts=tuple(attempts[task] for task in returned),
                 payloads=tuple(self.build.payload([task, attempts[task]]) for task in returned),
             )
@@ -243,7 +257,7 @@ class Driver:
     def lose(self, number: int, choice: int) -> None:
         slice_number = self.pick_slice(number)
         if slice_number is not None:
-            self.feed(self.build.loss(slice_number))
+            self.feed(self.build.loss(slice_number, epoch=self.state.epoch))
 
     def take(self, number: int, choice: int) -> None:
         self.feed(self.build.gained(self.state.epoch + 1 + number % 3))
@@ -273,7 +287,7 @@ class Driver:
         """Goes on without faults; every round of this commits something, or the law is broken."""
         for _ in range(len(self.state.graph) + 2):
             self.resume(0, 0)
-            self.feed(self.build.wanted(8, slice_us=10, costs_us={0: 1.0}))
+            self.feed(self.build.wanted(8, slice_us=10, costs_us={0: 1.0}, riders_max=4))
             for slice_number, slice_ in list(self.state.slices.items()):
                 self.tell(slice_number, list(slice_.outstanding), [], [], 0)
             if self.state.status is Status.SUCCESSFUL:

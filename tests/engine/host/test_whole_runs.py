@@ -162,11 +162,14 @@ def test_values_and_refs_of_every_kind_arrive(engine: Engine) -> None:
 def test_a_chain_travels_in_few_slices_and_each_link_gets_a_value_of_its_own(
     engine: Engine,
 ) -> None:
+    def begin() -> list[int]:
+        return []
+
     def add(items: list[int]) -> list[int]:
         items.append(len(items))
         return items
 
-    node = task(list).bind()
+    node = task(begin).bind()
     for _ in range(200):
         node = task(add).bind(node)
     assert engine.run(node) == list(range(200))

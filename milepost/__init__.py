@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from milepost import errors
+from milepost.errors import WorkflowCancellationError, WorkflowError, WorkflowExecutionError
 from milepost.replay.state import Status as WorkflowStatus
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ __all__ = [
     "RESUMABLE",
     "RUNNING",
     "SUCCESSFUL",
+    "WorkflowCancellationError",
+    "WorkflowError",
+    "WorkflowExecutionError",
     "WorkflowStatus",
     "cancel",
     "continuation",

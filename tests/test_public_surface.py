@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 import milepost
-from milepost import WorkflowStatus, errors
+from milepost import WorkflowStatus, errors, exceptions
 
 SIGNATURES = {
     "cancel": "(workflow_id: 'str') -> 'None'",
@@ -53,6 +53,8 @@ SIGNATURES = {
     ),
 }
 
+ERRORS_AT_HAND = ["WorkflowCancellationError", "WorkflowError", "WorkflowExecutionError"]
+
 STATUSES = ["CANCELED", "FAILED", "PENDING", "RESUMABLE", "RUNNING", "SUCCESSFUL"]
 
 ERRORS = {
@@ -91,7 +93,9 @@ ERRORS = {
 
 
 def test_the_names_are_these() -> None:
-    assert milepost.__all__ == sorted([*SIGNATURES, *STATUSES, "WorkflowStatus", "errors"])
+    assert milepost.__all__ == sorted(
+        [*SIGNATURES, *STATUSES, *ERRORS_AT_HAND, "WorkflowStatus", "errors"]
+    )
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -124,6 +128,14 @@ def test_errors_are_these_and_say_what_to_catch() -> None:
 
     assert {"MilepostError": tree(errors.MilepostError)} == ERRORS
     assert isinstance(milepost.errors, ModuleType)
+
+
+def test_errors_have_the_names_of_ray_workflow_too() -> None:
+    for name in exceptions.__all__:
+        assert issubclass(getattr(exceptions, name), errors.MilepostError)
+    for name in ERRORS_AT_HAND:
+        assert getattr(milepost, name) is getattr(errors, name) is getattr(exceptions, name)
+    assert exceptions.WorkflowStillActiveError is errors.WorkflowActiveError
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

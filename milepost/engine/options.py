@@ -70,8 +70,9 @@ def options(
         metadata: A dict of what JSON can hold, kept with the task.
         catch_exceptions: If true, the task's value is a pair: ``(result, None)``, or
             ``(None, exception)`` if it failed for good, or something in its continuation did.
-        checkpoint: Whether the value is worth storing; by default as for the task whose
-            continuation it belongs to, and true in the end.
+        checkpoint: False says that the value need not be stored; by default as for the task whose
+            continuation it belongs to. So far every value is stored all the same, so that nothing
+            that has finished runs again.
         **unknown: There are no others; options of Ray are given to Ray.
 
     Returns:

@@ -2,19 +2,67 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+from typing import Any
 
 import click
 
+from milepost.errors import MilepostError
 
-@click.group()
+TOOLS = {
+    "journal": ("events", "Print the events, verified and decoded."),
+    "ls": ("listing", "List the workflows, the newest first."),
+    "show": ("workflow", "Show a workflow: status, tasks by state, owners, errors."),
+    "state": ("past", "Rebuild the state after an event, or at a time."),
+    "tasks": ("tasks", "List the tasks: state, attempts, duration, size of the result."),
+    "verify": ("verification", "Check that all that is stored is whole, and every event legal."),
+}
+"""Commands that only look, with their module below :mod:`milepost.journal.tool` and what they do:
+told here, so that asking for help loads none of them."""
+
+
+class LazyGroup(click.Group):
+    """Loads a command that looks when it is used, and turns its errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name all commands, loaded or not."""
+        return sorted([*super().list_commands(ctx), *TOOLS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command."""
+        if cmd_name not in TOOLS:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f"milepost.journal.tool.{TOOLS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without loading them."""
+        acting = {name: each.get_short_help_str() for name, each in self.commands.items()}
+        looking = {name: told for name, (_, told) in TOOLS.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted((acting | looking).items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what it refuses becomes text on stderr and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except MilepostError as error:
+            from milepost.journal.tool.place import refuse
+
+            raise refuse(error) from error
+
+
+@click.group(cls=LazyGroup)
+@click.option("--storage", envvar="MILEPOST_STORAGE", help="Path or URI of the store.")
 @click.version_option(importlib.metadata.version("milepost"), prog_name="milepost")
-def main() -> None:
+def main(storage: str | None) -> None:
     """Durable execution for Ray."""
 
 
 @main.command()
-@click.option("--storage", envvar="MILEPOST_STORAGE", help="Path or URI of the store.")
+@click.option("--storage", help="Path or URI of the store; as before the command.")
 @click.option("--watch", is_flag=True, help="Keep looking, until interrupted: a standby.")
 @click.option(
     "--force", "-f", multiple=True, metavar="ID", help="Take this one even from a live owner."
@@ -22,7 +70,10 @@ def main() -> None:
 @click.option(
     "--wait/--no-wait", default=True, help="Stay until what was resumed has ended (default)."
 )
-def recover(storage: str | None, watch: bool, force: tuple[str, ...], wait: bool) -> None:
+@click.pass_context
+def recover(
+    context: click.Context, storage: str | None, watch: bool, force: tuple[str, ...], wait: bool
+) -> None:
     """Go on with every workflow whose cluster is gone.
 
     Uses the cluster that RAY_ADDRESS names, or starts one on this machine, which ends with this
@@ -30,36 +81,7 @@ def recover(storage: str | None, watch: bool, force: tuple[str, ...], wait: bool
     """
     from milepost.engine.commands import recover_all
 
-    recover_all(storage, force, watch, wait)
-
-
-@main.group()
-def journal() -> None:
-    """Look into a store. Needs no Ray, runs no stored code, changes nothing."""
-
-
-@journal.command()
-@click.argument("workflow_id", required=False)
-@click.option("--all", "everything", is_flag=True, help="Every workflow in the store.")
-@click.option("--deep", is_flag=True, help="Read and hash every blob, too.")
-@click.option("--quiet", "-q", is_flag=True, help="Print faults only.")
-@click.option(
-    "--storage", envvar="MILEPOST_STORAGE", required=True, help="Path or URI of the store."
-)
-def verify(
-    workflow_id: str | None, everything: bool, deep: bool, quiet: bool, storage: str
-) -> None:
-    """Check checksums, chain, epochs, links, every event, blobs, and that nothing is unexplained.
-
-    Exit codes: 0 no fault; 1 the storage cannot be used; 2 wrong usage; 3 damage, an illegal event,
-    something missing, or written by a newer Milepost; 4 no such workflow; 5 only objects that
-    nothing accounts for. Torn ends and what fenced owners left are shown, and are no faults.
-    """
-    from milepost.journal.commands import verify_stored
-
-    if everything == (workflow_id is not None):
-        raise click.UsageError("name one workflow, or give --all")
-    raise SystemExit(verify_stored(storage, workflow_id, deep, quiet))
+    recover_all(storage or context.find_root().params.get("storage"), force, watch, wait)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from milepost.journal.catalog import list_summaries, list_workflows
 from milepost.journal.compaction import Compactor
 from milepost.journal.deletion import delete_workflow
 from milepost.journal.frame import Frame
+from milepost.journal.history import Entry, History, open_history
 from milepost.journal.layout import decode_workflow_id, encode_workflow_id
 from milepost.journal.local import LocalStore
 from milepost.journal.location import Location
@@ -35,8 +36,10 @@ from milepost.journal.writer import JournalWriter
 __all__ = [
     "BackwardWalk",
     "Compactor",
+    "Entry",
     "Finding",
     "Frame",
+    "History",
     "JournalWriter",
     "Kind",
     "LocalStore",
@@ -57,6 +60,7 @@ __all__ = [
     "load_settled",
     "load_state",
     "map_blob",
+    "open_history",
     "open_store",
     "put_blob",
     "read_backward",

@@ -257,14 +257,14 @@ def test_the_command_tells_what_and_where_and_its_exit_codes_are_stable(tmp_path
     run(store)
 
     def call(*arguments: str, storage: str = uri) -> tuple[int, str]:
-        done = CliRunner().invoke(main, ["journal", "verify", *arguments, "--storage", storage])
+        done = CliRunner().invoke(main, ["--storage", storage, "verify", *arguments])
         return done.exit_code, done.output
 
     assert call("--all", "--deep")[0] == 0
     assert call(ID)[1].startswith(f"clean  {ID}: SUCCESSFUL")
     assert call("unknown")[0] == 4
     assert call()[0] == call(ID, "--all")[0] == 2
-    assert call(ID, storage=str(tmp_path / "nothing"))[0] == 1
+    assert call(ID, storage=str(tmp_path / "nothing"))[0] == 2
     store.put(f"workflows/{ID}/segments/README", [b"?"])
     assert call(ID)[0] == 5
     key = next(each.key for each in store.list(f"blobs/{ID}/"))

@@ -12,11 +12,13 @@ from milepost.errors import MilepostError
 
 TOOLS = {
     "journal": ("events", "Print the events, verified and decoded."),
+    "lineage": ("ancestry", "List the tasks that went into a result, the task itself first."),
     "ls": ("listing", "List the workflows, the newest first."),
     "show": ("workflow", "Show a workflow: status, tasks by state, owners, errors."),
     "state": ("past", "Rebuild the state after an event, or at a time."),
     "tasks": ("tasks", "List the tasks: state, attempts, duration, size of the result."),
     "verify": ("verification", "Check that all that is stored is whole, and every event legal."),
+    "why": ("waiting", "Say what a workflow waits for, and what to do."),
 }
 """Commands that only look, with their module below :mod:`milepost.journal.tool` and what they do:
 told here, so that asking for help loads none of them."""

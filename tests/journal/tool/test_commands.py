@@ -18,9 +18,12 @@ from click.testing import CliRunner, Result
 from milepost.__main__ import TOOLS, main
 from milepost.errors import CorruptJournalError, StorageUnavailableError, UnsupportedFormatError
 from milepost.journal import load_state, open_history, open_store, take_ownership
+from milepost.journal.lease import Lease
+from milepost.journal.tool.ancestry import find_upstream
 from milepost.journal.tool.place import exit_code
 from milepost.journal.tool.plain import to_plain
 from milepost.journal.tool.text import clean
+from milepost.journal.tool.waiting import explain
 from milepost.replay.payload import inline
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "v1"
@@ -60,11 +63,17 @@ def test_what_is_shown_is_what_the_journal_gives(story: str) -> None:
 @pytest.mark.parametrize("command", sorted(TOOLS))
 def test_looking_changes_nothing_and_people_are_told_too(story: str, command: str) -> None:
     before = contents_of(GOLDEN / story)
-    done = run(GOLDEN / story, command, *([ID] * (command != "ls")))
+    done = run(GOLDEN / story, command, *arguments_of(story, command))
     assert done.exit_code == 0, done.output
     assert done.stdout
     assert all(line.isprintable() for line in done.stdout.splitlines())
     assert contents_of(GOLDEN / story) == before
+
+
+def arguments_of(story: str, command: str) -> list[str]:
+    if command != "lineage":
+        return [ID] * (command != "ls")
+    return [ID, lines(GOLDEN / story, "tasks", ID)[0]["task"]]
 
 
 def contents_of(folder: Path) -> dict[str, str]:
@@ -229,3 +238,38 @@ def test_looking_does_not_load_ray() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "loaded"
+
+
+def test_why_names_the_failure_or_who_works_on_what() -> None:
+    history = open_history(GOLDEN / "failure", ID)
+    failed = explain(history.state_at(seq=13), None, 0)
+    assert "task __main__.score_table failed (exception) after 2 attempts" in failed[0]
+    running = history.state_at(seq=4)
+    lost = explain(running, None, 0)
+    assert "seems gone: it has no lease" in lost[0]
+    lease = Lease(owner="o", beat=1, written_us=1, lease_us=10, machine="m", process="p")
+    alive = explain(running, lease, 2)
+    assert alive == lost[2:]
+    assert [each.split()[1] for each in alive[:4]] == [
+        "__main__.score_table",
+        "__main__.score_table_1",
+        "steps.parse_chunk",
+        "steps.parse_chunk_1",
+    ]
+    assert explain(running, lease, 1000)[: len(lost)] != alive
+    assert explain(history.state_at(), None, 0)[0].startswith("it waits for nothing: SUCCESSFUL")
+
+
+@every_story
+def test_every_task_went_into_the_result_of_the_root(story: str) -> None:
+    state = open_history(GOLDEN / story, ID).state_at()
+    assert sorted(find_upstream(state, state.root)) == list(range(len(state.tasks)))
+
+
+def test_lineage_follows_inputs_only() -> None:
+    state = open_history(GOLDEN / "fan_out", ID).state_at()
+    first = state.graph.task_id(0)
+    (alone,) = lines(GOLDEN / "fan_out", "lineage", ID, first)
+    assert (alone["task"], alone["inputs"]) == (first, [])
+    assert len(alone["code"]) == 64
+    assert run(GOLDEN / "fan_out", "lineage", ID, "nobody").exit_code == 4

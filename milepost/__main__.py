@@ -11,6 +11,7 @@ import click
 from milepost.errors import MilepostError
 
 TOOLS = {
+    "graph": ("drawing", "Draw the graph as Mermaid or DOT, one node per function."),
     "journal": ("events", "Print the events, verified and decoded."),
     "lineage": ("ancestry", "List the tasks that went into a result, the task itself first."),
     "ls": ("listing", "List the workflows, the newest first."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -273,3 +274,21 @@ def test_lineage_follows_inputs_only() -> None:
     assert (alone["task"], alone["inputs"]) == (first, [])
     assert len(alone["code"]) == 64
     assert run(GOLDEN / "fan_out", "lineage", ID, "nobody").exit_code == 4
+
+
+@every_story
+def test_a_folded_graph_keeps_every_task_and_every_input(story: str) -> None:
+    state = open_history(GOLDEN / story, ID).state_at()
+    (drawn,) = lines(GOLDEN / story, "graph", ID)
+    assert len(drawn["nodes"]) == len(state.graph.functions)
+    counted = [
+        int(number) for each in drawn["nodes"] for number in re.findall(r"(\d+) [a-z]", each)
+    ]
+    assert sum(counted) == len(state.tasks)
+    inputs = sum(state.graph.input_count(task) for task in range(len(state.tasks)))
+    assert sum(each["count"] for each in drawn["edges"]) == inputs
+    mermaid = run(GOLDEN / story, "graph", ID).stdout.splitlines()
+    dot = run(GOLDEN / story, "graph", ID, "--to", "dot").stdout.splitlines()
+    size = len(drawn["nodes"]) + len(drawn["edges"])
+    assert (mermaid[0], len(mermaid)) == ("flowchart TD", size + 1)
+    assert (dot[0], dot[-1], len(dot)) == ("digraph workflow {", "}", size + 2)

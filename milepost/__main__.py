@@ -12,6 +12,7 @@ from milepost.errors import MilepostError
 
 TOOLS = {
     "graph": ("drawing", "Draw the graph as Mermaid or DOT, one node per function."),
+    "head": ("chain_head", "Print the head of the hash chain, or compare with an earlier one."),
     "journal": ("events", "Print the events, verified and decoded."),
     "lineage": ("ancestry", "List the tasks that went into a result, the task itself first."),
     "ls": ("listing", "List the workflows, the newest first."),

@@ -8,8 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import msgpack
@@ -25,6 +26,7 @@ from milepost.journal.tool.place import exit_code
 from milepost.journal.tool.plain import to_plain
 from milepost.journal.tool.text import clean
 from milepost.journal.tool.waiting import explain
+from milepost.replay.codec import encode
 from milepost.replay.payload import inline
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "v1"
@@ -292,3 +294,23 @@ def test_a_folded_graph_keeps_every_task_and_every_input(story: str) -> None:
     size = len(drawn["nodes"]) + len(drawn["edges"])
     assert (mermaid[0], len(mermaid)) == ("flowchart TD", size + 1)
     assert (dot[0], dot[-1], len(dot)) == ("digraph workflow {", "}", size + 2)
+
+
+def test_a_head_kept_elsewhere_shows_a_journal_that_was_written_anew(tmp_path: Path) -> None:
+    """Two whole journals of one workflow: the second has an event changed and all sums mended."""
+    history = [entry.event for entry in open_history(GOLDEN / "simple", ID)]
+    forged = [*history[:-1], replace(cast("Any", history[-1]), at_us=1)]
+    heads = []
+    for name, events in (("first", history), ("second", forged), ("copy", history)):
+        writer = take_ownership(open_store(tmp_path / name), ID, owner="o")
+        for event in events:
+            writer.flush([encode(event)])
+        writer.close()
+        assert run(tmp_path / name, "verify", ID).exit_code == 0
+        heads.append(run(tmp_path / name, "head", ID).stdout.strip())
+    assert heads[0] != heads[1]
+    assert heads[0] == heads[2], "only the events count"
+    assert run(tmp_path / "first", "head", ID, "--check", heads[0]).exit_code == 0
+    refused = run(tmp_path / "second", "head", ID, "--check", heads[0])
+    assert (refused.exit_code, "it was changed" in refused.stderr) == (3, True)
+    assert run(tmp_path / "first", "head", ID, "--check", "x").exit_code == 2

@@ -287,7 +287,7 @@ def _read_frame(
     head = parse_frame_head(view, offset, segment.journal_id)
     if head is None:
         return None
-    if head.first_seq != seq or head.epoch != segment.name.epoch or not head.count:
+    if head.first_seq != seq or head.epoch != segment.name.epoch or not head.event_count:
         reason = f"frame of events from {head.first_seq} in epoch {head.epoch} where {seq} is due"
         raise CorruptJournalError(file, offset, reason)
     start = offset + FRAME_HEAD_BYTES
@@ -296,7 +296,7 @@ def _read_frame(
         return None
     raw = _verified_payload(head, payload, chain, segment.dictionary, file, offset)
     end = start + head.stored_bytes
-    return Frame(head.epoch, seq, head.count, raw, head.chain, file, offset, end)
+    return Frame(head.epoch, seq, head.event_count, raw, head.chain, file, offset, end)
 
 
 def _verified_payload(
@@ -306,7 +306,7 @@ def _verified_payload(
         raw = unpack_payload(head, payload, dictionary)
     except ValueError as error:
         raise CorruptJournalError(file, offset, str(error)) from error
-    if chain_frame(chain, head.epoch, head.first_seq, head.count, raw) != head.chain:
+    if chain_frame(chain, head.epoch, head.first_seq, head.event_count, raw) != head.chain:
         raise CorruptJournalError(file, offset, "chain is broken: events were changed or replaced")
     return raw
 

@@ -57,7 +57,7 @@ def decode(encoded: EncodedFrame, dictionary: int = DICTIONARY) -> list[bytes]:
     buffer = encoded.head + encoded.payload
     head = parse_frame_head(buffer, 0, JOURNAL_ID)
     assert head is not None
-    return split_events(unpack_payload(head, buffer[HEAD_BYTES:], dictionary), head.count)
+    return split_events(unpack_payload(head, buffer[HEAD_BYTES:], dictionary), head.event_count)
 
 
 @given(events_strategy, st.integers(0, 2**40), st.sampled_from([NO_DICTIONARY, DICTIONARY]))

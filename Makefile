@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 1000
+FIRST ?= 0
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -31,6 +33,9 @@ servers:  ## install what pip cannot of the storage servers that the tests use (
 		npm install --prefix .servers --no-save --no-audit --no-fund --loglevel=error \
 			azurite@$(AZURITE_VERSION) >/dev/null; } || \
 		echo "Azurite cannot be installed (no npm, or no registry): the tests on Azure are skipped."
+
+simulate: $(INSTALLED)  ## play many seeds of the simulation: SEEDS=100000 FIRST=0, or ARGS="--trace 17"
+	@cd tests/simulation && ../../$(BIN)/python simulate.py --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 check: $(INSTALLED)  ## lint, check formatting, types and the direction of imports
 	$(BIN)/ruff check .

@@ -19,12 +19,13 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from milepost.engine.answers import await_output, pick_output, see_from_outside
 from milepost.engine.healing import PATIENCE_S, Healer
 from milepost.engine.host import WorkflowHost
 from milepost.engine.leases import LeaseKeeper, OwnerWatch, own_thread, read_lease_s
 from milepost.engine.messages import Submission, Verdict, WorkerReport
 from milepost.engine.metadata import TaskTable, describe_task, describe_workflow
-from milepost.engine.outputs import SealedOutput, describe_failure
+from milepost.engine.outputs import SealedOutput
 from milepost.engine.recovery import UNDER_WAY, Candidate, choose_candidates
 from milepost.engine.stored import StoredReader
 from milepost.engine.submissions import find_differences, make_creation, read_nonce
@@ -36,9 +37,7 @@ from milepost.errors import (
     OutputNotAvailableError,
     StorageUnavailableError,
     StorageUriError,
-    TaskNotFoundError,
     WorkflowActiveError,
-    WorkflowCancellationError,
     WorkflowEndedError,
     WorkflowNotFoundError,
     WorkflowNotResumableError,
@@ -53,9 +52,9 @@ from milepost.journal import (
     put_blob,
     read_status,
 )
+from milepost.journal.claim import is_settled
 from milepost.journal.states import cancel_state, own_state, settle_end
 from milepost.journal.summary import ENDED
-from milepost.replay.payload import Payload
 from milepost.replay.state import FINAL, State, Status
 
 _log = logging.getLogger(__name__)
@@ -436,7 +435,12 @@ class Dispatcher:
         if host is not None and host.announced is None:
             await host.sync()
         if host is not None and host.announced is not None:
-            return host.announced.value
+            with suppress(LostOwnershipError):
+                with suppress(
+                    StorageUnavailableError
+                ):  # what was durable still is, as far as known
+                    await host.confirm()
+                return host.announced.value
         stored = await self._stored.summary(workflow_id)
         under_way = stored.status in UNDER_WAY and not self._is_ours(stored.owner)
         alive = await self._owners.find_fresh() if under_way else frozenset()
@@ -489,12 +493,12 @@ class Dispatcher:
                 await self._take_over(workflow_id, "dispatcher restarted")
                 host = self._hosts.get(workflow_id)
         if host is not None:
-            state, payload = host.state, await self._await_output(host, task_id)
+            state, payload = host.state, await await_output(self._storage, host, task_id)
         else:
             state, certain = await self._recall(workflow_id)
             if not certain:  # it runs or did, and somebody is taking it over
                 raise OutputNotAvailableError(workflow_id, Status.RESUMABLE.value, task_id)
-            payload = self._pick_output(state, task_id)
+            payload = pick_output(self._storage, state, task_id)
         return SealedOutput(self._storage, workflow_id, state.incarnation, payload)
 
     async def metadata(self, workflow_id: str, task_id: str | None = None) -> dict[str, Any]:
@@ -530,36 +534,13 @@ class Dispatcher:
         return workflow_id not in self._recent and await self._is_orphan(workflow_id)
 
     async def _recall(self, workflow_id: str) -> tuple[State, bool]:
+        """Returns the state of an ended workflow, unless another cluster did something to it."""
         state = self._recent.get(workflow_id)
-        return (state, True) if state is not None else await self._stored.state(workflow_id)
-
-    async def _await_output(self, host: WorkflowHost, task_id: str | None) -> Payload:
-        while True:
-            payload = _find_output(host.state, task_id)
-            if payload is not None:
-                await host.sync()
-                return payload
-            if host.stopped is not None:
-                raise host.stopped
-            if host.ended or (host.announced is Status.FAILED and not _may_come(host, task_id)):
-                return self._pick_output(host.state, task_id)
-            await host.change()
-
-    def _pick_output(self, state: State, task_id: str | None) -> Payload:
-        """Returns the output of a workflow that is not running, or raises why there is none."""
-        payload = _find_output(state, task_id)
-        if payload is not None and state.status is not Status.CANCELED:
-            return payload
-        task = state.graph.find(task_id) if task_id is not None else None
-        if task_id is not None and task is None:
-            raise TaskNotFoundError(state.workflow_id, task_id, state.graph.find_near(task_id))
-        if state.status is Status.CANCELED:
-            raise WorkflowCancellationError(state.workflow_id)
-        if state.status is Status.FAILED:
-            culprit = task if task in state.failed else next(iter(state.failed))
-            raise describe_failure(self._storage, state, culprit)
-        status = see_from_outside(state.status or Status.RUNNING)
-        raise OutputNotAvailableError(state.workflow_id, status.value, task_id)
+        if state is not None:
+            if await self._in_thread(is_settled, self._store, workflow_id, state.epoch):
+                return state, True
+            self._recent.pop(workflow_id, None)
+        return await self._stored.state(workflow_id)
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         loop = asyncio.get_running_loop()
@@ -578,23 +559,5 @@ def _open_patiently(storage: str) -> Store:
             time.sleep(STORE_PAUSE_S)
 
 
-def see_from_outside(status: Status) -> Status:
-    """Returns how a stored status looks to somebody who knows that nobody here owns it."""
-    return Status.RESUMABLE if status in (Status.RUNNING, Status.PENDING) else status
-
-
 def _now_us() -> int:
     return time.time_ns() // 1000
-
-
-def _find_output(state: State, task_id: str | None) -> Payload | None:
-    if task_id is None:
-        return state.result
-    task = state.graph.find(task_id)
-    return None if task is None else state.results[task]
-
-
-def _may_come(host: WorkflowHost, task_id: str | None) -> bool:
-    """Tells whether a task of a failed workflow is still running and may yet commit."""
-    task = None if task_id is None else host.state.graph.find(task_id)
-    return any(task in slice_.outstanding for slice_ in host.state.slices.values())

@@ -40,6 +40,7 @@ class Healer:
         self._go_on = go_on
         self._on_end = on_end
         self._ill: dict[str, asyncio.Event] = {}
+        self._relapsed: set[str] = set()
         self._runner: asyncio.Task[None] | None = None
 
     @property
@@ -51,6 +52,7 @@ class Healer:
         """Goes on with these workflows as soon as it can be done; returns at once."""
         for workflow_id in workflow_ids:
             self._ill.setdefault(workflow_id, asyncio.Event())
+            self._relapsed.add(workflow_id)
         if self._ill and self._runner is None:
             self._runner = asyncio.create_task(self._run(pause_s))
 
@@ -96,6 +98,7 @@ class Healer:
 
     async def _try(self, workflow_id: str) -> bool:
         """Tells whether the storage answered."""
+        self._relapsed.discard(workflow_id)
         try:
             await self._go_on(workflow_id)
         except StorageUnavailableError as error:
@@ -107,6 +110,8 @@ class Healer:
             _log.error("workflow %s cannot go on: %s", workflow_id, error)
         except Exception:  # noqa: BLE001  a healer that died would leave all others ill
             _log.exception("workflow %s cannot go on", workflow_id)
+        if workflow_id in self._relapsed:  # it went on, and the storage has failed it again
+            return False
         self._ill.pop(workflow_id).set()
         self._on_end(workflow_id)
         return True

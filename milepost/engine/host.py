@@ -89,6 +89,8 @@ class WorkflowHost:
         announced: The newest status that is durable, None at first.
         stopped: Why the host gave up (storage or ownership lost), None while it has not.
         objects: Large values that are alive as Ray objects.
+        flushes: How many flushes have returned: each made sure that the workflow is ours.
+        flushes: How many flushes have returned: each made sure that the workflow is ours.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class WorkflowHost:
         self.announced: Status | None = None
         self.stopped: MilepostError | None = None
         self.objects = ObjectTable()
+        self.flushes = 0
+        self.flushes = 0
         self._writer = writer
         self._compactor = Compactor(writer)
         self._compaction: asyncio.Task[None] | None = None
@@ -211,14 +215,29 @@ class WorkflowHost:
 
     async def check_ownership(self) -> None:
         """Stops if another owner took over, even if there is nothing to flush for long."""
+        try:
+            await self.confirm()
+        except LostOwnershipError:
+            pass  # it has stopped
+        except StorageUnavailableError as error:  # the next flush will see
+            _log.info("workflow %s was not checked: %s", self.state.workflow_id, error)
+
+    async def confirm(self) -> None:
+        """Returns if the workflow is still ours, as a flush does that has nothing to write.
+
+        What was durable once may be of a workflow that another owner has deleted since.
+
+        Raises:
+            LostOwnershipError: If another owner took over; the host has stopped then.
+            StorageUnavailableError: If the storage cannot tell.
+        """
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._threads, self._writer.require_ownership)
         except LostOwnershipError as error:
             if not self.ended:
                 self._stop(error)
-        except StorageUnavailableError as error:  # the next flush will see
-            _log.info("workflow %s was not checked: %s", self.state.workflow_id, error)
+            raise
 
     def change(self) -> asyncio.Future[None]:
         """Returns a future that is done after the next flush, or when the host stops."""
@@ -292,6 +311,8 @@ class WorkflowHost:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._threads, self._write, events)
             self._durable_seq += len(events)
+            self.flushes += 1
+            self.flushes += 1
         self._release()
         self._notify()
         self._compact_if_due()

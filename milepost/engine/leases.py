@@ -141,7 +141,7 @@ class LeaseKeeper:
         lease = Lease(
             owner=self._owner,
             beat=self._beat,
-            written_us=time.time_ns() // 1000,
+            written_us=_now_us(),
             lease_us=round(self._lease_s * 1e6),
             machine=describe_machine(),
             process=describe_process(),
@@ -158,7 +158,7 @@ class LeaseKeeper:
     def _look_back(self) -> bool:
         """Tells whether this renewal came too late, by two clocks: each may miss some pauses."""
         former_s = self._renewed_s
-        self._renewed_s = asyncio.get_running_loop().time(), time.time_ns() / 1e9
+        self._renewed_s = asyncio.get_running_loop().time(), _now_us() / 1e6
         if former_s is None:
             return False
         passed_s = max(now - then for now, then in zip(self._renewed_s, former_s, strict=True))

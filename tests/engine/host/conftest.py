@@ -34,6 +34,7 @@ from milepost.replay.inputs import Continued, Raised
 from milepost.replay.invariants import check
 from milepost.replay.payload import Payload, inline
 from milepost.replay.state import State, Status
+from virtual_time import VirtualLoop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,32 +42,6 @@ T = TypeVar("T")
 AT_US = 1_700_000_000_000_000
 WORKFLOW = "w"
 INSTANT_S = 0.000_001
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that never waits: with nothing left to do, its clock jumps to the next timer.
-
-    Where there is no timer either, nothing can ever happen again, and that is an error.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = 0.0
-        self.faults: list[dict[str, Any]] = []
-        self.set_exception_handler(lambda loop, context: self.faults.append(context))
-        selector: Any = self._selector  # type: ignore[attr-defined]
-        select = selector.select
-
-        def jump(timeout: float | None) -> Any:
-            if timeout is None:
-                raise RuntimeError("nothing is left to do, and somebody still waits")
-            self._now += timeout
-            return select(0)
-
-        selector.select = jump
-
-    def time(self) -> float:
-        return self._now
 
 
 def play(story: Coroutine[Any, Any, T]) -> T:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from front_desk import FrontDesk
-from milepost.engine.healing import PAUSE_MAX_S
+from milepost.engine.healing import PATIENCE_S, PAUSE_MAX_S, Healer
 from milepost.errors import StorageUnavailableError
 
 FAN = ((), (), (), (0, 1, 2))
@@ -85,3 +85,20 @@ async def test_a_start_that_failed_is_not_gone_on_with(desk: FrontDesk) -> None:
     await asyncio.sleep(10 * PAUSE_MAX_S)
     assert await desk.dispatcher.live() == {}
     assert desk.notes.hosted == {"w": 0}
+
+
+async def test_a_workflow_that_its_storage_fails_again_while_it_is_healed_stays_in_care() -> None:
+    """It may stop again before its takeover has returned to the healer."""
+    tries: list[str] = []
+
+    async def go_on(workflow_id: str) -> None:
+        tries.append(workflow_id)
+        if len(tries) == 1:
+            healer.begin([workflow_id])
+
+    ended: list[str] = []
+    healer = Healer(go_on, ended.append)
+    healer.begin(["w"])
+    assert await healer.wait("w", PATIENCE_S)
+    assert (tries, ended) == (["w", "w"], ["w"])
+    assert not healer.busy

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from front_desk import FrontDesk
-from milepost.errors import LostOwnershipError, OutputNotAvailableError
+from milepost.errors import LostOwnershipError, OutputNotAvailableError, WorkflowNotFoundError
 from milepost.journal import take_ownership
 from milepost.replay.state import Status
 
@@ -100,3 +100,39 @@ async def test_running_a_finished_workflow_again_makes_its_end_certain_first(
     with pytest.raises(LostOwnershipError):
         await rival.take_over("rival", "test")
     assert await desk.output() == "stays"
+
+
+async def test_what_is_remembered_of_a_deleted_workflow_is_not_told_of_its_successor(
+    desk: FrontDesk,
+) -> None:
+    """Another cluster deleted it and ran another one under the same id."""
+    await desk.submit(())
+    desk.stage.workers.find(0).returns(value="old")
+    await desk.stage.settle()
+    assert await desk.output() == "old"
+    first = desk.dispatcher
+    desk.restart("another")
+    await desk.dispatcher.delete("w")
+    await desk.submit((), nonce="new")
+    desk.stage.workers.find(0).returns(value="new")
+    await desk.stage.settle()
+    desk.dispatcher = first
+    assert await desk.output() == "new"
+
+
+@pytest.mark.parametrize("ask", ["output", "status"])
+async def test_an_owner_that_was_succeeded_unnoticed_tells_nothing_of_its_own(
+    desk: FrontDesk, ask: str
+) -> None:
+    """It was paused, and now somebody asks it for what it has in memory."""
+    await desk.submit(*FAN)
+    await desk.finish(0)
+    committed = desk.stage.stored().graph.task_id(0)
+    first = desk.dispatcher
+    desk.restart("another")
+    await desk.dispatcher.delete("w")
+    desk.dispatcher = first
+    call = desk.output(committed) if ask == "output" else desk.dispatcher.status("w")
+    assert isinstance(await desk.refused(call), LostOwnershipError | WorkflowNotFoundError)
+    await desk.stage.settle()
+    assert await first.live() == {}

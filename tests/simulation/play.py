@@ -1,0 +1,326 @@
+"""One play: clients and faults for a while, then calm, then all is held against the promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
+from random import Random
+from types import SimpleNamespace
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+from milepost.engine import dispatcher as dispatcher_module
+from milepost.engine import leases as leases_module
+from milepost.engine.dispatcher import Dispatcher
+from milepost.engine.host import WorkflowHost
+from milepost.engine.messages import Submission
+from milepost.engine.recovery import Candidate, recover_all
+from milepost.errors import (
+    LostOwnershipError,
+    MilepostError,
+    StorageUnavailableError,
+    WorkflowActiveError,
+    WorkflowExecutionError,
+    WorkflowNotFoundError,
+)
+from milepost.journal import JournalWriter, claim, compaction, deletion, reader, writer
+from programs import Program, draw_program, pack
+from record import BrokenPromise
+from virtual_time import Lock, VirtualLoop, current_fiber, pause
+from world import Process, ProcessDiedError, World, process_here
+
+T = TypeVar("T")
+
+STORM_S = (20.0, 90.0)
+CALM_S_MAX = 900.0
+"""Once the faults have stopped, everything must have ended within this time."""
+
+ANSWER_S_MAX = 40.0
+RECOVER_EVERY_S = 15.0
+
+
+def play(seed: int, on_start: Callable[[World], object] = id) -> World:
+    """Plays one seed to its end.
+
+    Args:
+        seed: Decides everything.
+        on_start: Gets the world, before anything happens in it.
+
+    Raises:
+        BrokenPromise: If something happened that never may.
+    """
+    loop = VirtualLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        world = runner.run(_play(seed, on_start))
+    if loop.faults:
+        raise BrokenPromise(f"seed {seed}: errors nobody looked at: {loop.faults}")
+    return world
+
+
+async def _play(seed: int, on_start: Callable[[World], object]) -> World:
+    world = World(seed)
+    on_start(world)
+    with _as_simulated(world):
+        world.start(world.random.randint(2, 4))
+        try:
+            await _run(world)
+        finally:
+            for process in world.processes:
+                process.threads.abandon()
+    return world
+
+
+async def _run(world: World) -> None:
+    loop, random = asyncio.get_running_loop(), world.random
+    world.storm_ends_at = random.uniform(*STORM_S)
+    faults = asyncio.create_task(_make_faults(world), name="faults")
+    recovery = asyncio.create_task(_recover_now_and_then(world))
+    ids = [f"w{number}" for number in range(random.randint(1, 4))]
+    clients = [asyncio.create_task(_Client(world, each).live(), name=each) for each in ids]
+    deadline = world.storm_ends_at + CALM_S_MAX
+    done, late = await asyncio.wait({*clients, faults}, timeout=deadline - loop.time())
+    for task in done:
+        task.result()
+    if late:
+        names = ", ".join(sorted(task.get_name() for task in late))
+        raise BrokenPromise(f"seed {world.seed}: {names} not at an end {CALM_S_MAX} s later")
+    recovery.cancel()
+    await asyncio.sleep(60)  # compactions, leases
+    for each in ids:
+        world.record.check_end(each, world.programs.get(each))
+    if world.record.defects:
+        raise BrokenPromise(f"seed {world.seed}: hosts stopped on {world.record.defects}")
+    _check_leftovers(world, ids)
+
+
+async def _make_faults(world: World) -> None:
+    random, loop = world.random, asyncio.get_running_loop()
+    restarts: list[asyncio.Task[None]] = []
+    while loop.time() < world.storm_ends_at:
+        await asyncio.sleep(random.expovariate(1 / 4))
+        cluster = random.choice(world.clusters)
+        match random.choice(("kill", "kill", "pause", "away", "power", "clock", "none")):
+            case "kill" if not cluster.process.dead:
+                world.note("kill", cluster.process.name)
+                cluster.process.die()
+                restarts.append(asyncio.create_task(cluster.restart(random.uniform(0.2, 20.0))))
+            case "pause":
+                cluster.process.resume_at = loop.time() + random.uniform(1.0, 60.0)
+                world.note("pause", cluster.process.name, f"{cluster.process.resume_at:.3f}")
+            case "away" if not world.weather.away:
+                world.weather.away = True
+                world.note("the storage is away")
+                loop.call_later(random.uniform(1.0, 70.0), setattr, world.weather, "away", False)
+            case "power" if random.random() < 0.5 and not any(
+                each.process.dead for each in world.clusters
+            ):
+                world.note("power cut")
+                await world.cut_power()
+            case "clock":
+                cluster.process.skew_us += random.choice((-1, 1)) * random.randrange(600_000_000)
+            case _:
+                pass
+    world.weather.stormy = False
+    world.note("calm")
+    for task in restarts:
+        await task
+
+
+async def _recover_now_and_then(world: World) -> None:
+    """What `milepost recover --watch` does, from one cluster or another."""
+    while True:
+        await asyncio.sleep(RECOVER_EVERY_S * world.random.uniform(0.5, 1.5))
+        process = world.pick()
+        hosted = set(process.cluster.hosted)
+
+        async def take_up(candidate: Candidate, process: Process = process) -> str:
+            return await process.call(
+                lambda dispatcher: dispatcher.take_up(candidate.workflow_id, candidate.owner)
+            )
+
+        try:
+            found = await process.call(
+                partial(Dispatcher.find_candidates, hosted=hosted, force=set())
+            )
+            for each in await recover_all(found, take_up):
+                world.note("recovered", each.workflow_id, each.outcome)
+        except (MilepostError, ProcessDiedError) as error:
+            world.note("no recovery:", type(error).__name__)
+
+
+class _Client:
+    """Somebody who wants the result of a workflow, and does not give up."""
+
+    def __init__(self, world: World, workflow_id: str) -> None:
+        self._world = world
+        self._id = workflow_id
+        self._success_told = False
+        self._deleted_told = False
+
+    async def live(self) -> None:
+        """Submits, waits, mends, resumes; perhaps deletes, and begins again."""
+        random = self._world.random
+        for life in range(random.choice((1, 1, 2))):
+            if life:
+                await self._delete()
+            self._success_told = self._deleted_told = False
+            program = draw_program(random)
+            await self._submit(program, f"n{life}")
+            await self._wait(program)
+            if random.random() < 0.5:
+                await self._ask_again(program)
+        if random.random() < 0.2:
+            await self._delete()
+
+    async def _submit(self, program: Program, nonce: str) -> None:
+        self._world.record.submitted(self._id, nonce, program)
+        self._world.programs[self._id] = program
+        submission = Submission(
+            workflow_id=self._id,
+            nonce=nonce,
+            fragment=program.fragment,
+            blobs={},
+            metadata=pack({}),
+            environment={},
+            durability=program.durability,
+            versions="",
+        )
+        while True:
+            answer = await self._ask("create", lambda dispatcher: dispatcher.create(submission))
+            if answer is not None and not isinstance(answer, Exception):
+                return
+            if isinstance(answer, WorkflowActiveError):
+                return
+            await asyncio.sleep(self._world.random.uniform(0.5, 5.0))
+
+    async def _wait(self, program: Program) -> None:
+        """Asks whomever it meets until it is told the result."""
+        random = self._world.random
+        while True:
+            asked = [self._is_told(program) for _ in range(random.choice((1, 1, 2, 3)))]
+            if any(await asyncio.gather(*asked)):
+                return
+            if random.random() < 0.5:
+                await asyncio.gather(*(self._ask_status() for _ in range(random.randint(1, 2))))
+            if random.random() < 0.3:
+                await self._ask("resume", lambda dispatcher: dispatcher.resume(self._id))
+            await asyncio.sleep(random.uniform(0.2, 8.0))
+
+    async def _is_told(self, program: Program) -> bool:
+        answer = await self._ask("output", lambda dispatcher: dispatcher.output(self._id))
+        if isinstance(answer, WorkflowExecutionError):
+            program.mend()
+            await self._ask("resume", lambda dispatcher: dispatcher.resume(self._id))
+            return False
+        if answer is None or isinstance(answer, Exception):
+            return False
+        self._world.record.told_result(self._id, program, answer._parts[3].data)
+        self._success_told = True
+        return True
+
+    async def _ask_status(self) -> None:
+        told_before, deleted_before = self._success_told, self._deleted_told
+        status = await self._ask("status", lambda dispatcher: dispatcher.status(self._id))
+        if isinstance(status, WorkflowNotFoundError) or deleted_before:
+            gone = isinstance(status, WorkflowNotFoundError | None) or not isinstance(status, str)
+            if not deleted_before or not gone:
+                raise BrokenPromise(f"{self._id}: told {status!r}, deleted: {deleted_before}")
+        elif isinstance(status, str):
+            if told_before and status != "SUCCESSFUL":
+                raise BrokenPromise(f"{self._id}: told SUCCESSFUL, and then {status}")
+            self._success_told |= status == "SUCCESSFUL"
+
+    async def _ask_again(self, program: Program) -> None:
+        for _ in range(3):
+            await asyncio.sleep(self._world.random.uniform(0.0, 20.0))
+            await self._ask_status()
+            await self._is_told(program)
+
+    async def _delete(self) -> None:
+        while True:
+            answer = await self._ask("delete", lambda dispatcher: dispatcher.delete(self._id))
+            if answer == "done" or isinstance(answer, WorkflowNotFoundError):
+                break
+            await asyncio.sleep(self._world.random.uniform(0.5, 5.0))
+        self._world.programs.pop(self._id)
+        self._deleted_told = True
+        await self._ask_status()
+
+    async def _ask(self, what: str, make: Callable[[Dispatcher], Coroutine[Any, Any, Any]]) -> Any:
+        """Returns the answer ("done" if it is empty), the refusal, or None if nothing came."""
+        process = self._world.pick()
+        # A creation or a deletion without an answer may still happen, long after: wait for it.
+        patience_s = None if what in ("create", "delete") else ANSWER_S_MAX
+        try:
+            answer = await asyncio.wait_for(process.call(make), patience_s)
+        except (TimeoutError, ProcessDiedError):
+            self._world.note("no answer", self._id, what)
+            return None
+        except MilepostError as error:
+            self._world.record.told(self._id, what, type(error).__name__)
+            return error
+        told = answer if isinstance(answer, str) else type(answer).__name__
+        self._world.record.told(self._id, what, told)
+        return "done" if answer is None else answer
+
+
+def _check_leftovers(world: World, ids: list[str]) -> None:
+    """Nothing lies about that the layout does not explain, and leases have ended."""
+    for each in world.disk.list(""):
+        folder, _, rest = each.key.partition("/")
+        known = folder == "leases" or (folder == "workflows" and rest.split("/")[0] in ids)
+        if not (known or folder == "catalog"):
+            raise BrokenPromise(f"seed {world.seed}: {each.key} is nobody's")
+
+
+@contextmanager
+def _as_simulated(world: World) -> Iterator[None]:
+    """Puts the world's storage, workers, threads, clocks and chance in the place of real ones."""
+    random = Random(world.seed + 1)
+    flush = JournalWriter.flush
+
+    def note_flush(self: JournalWriter, events: Any) -> None:
+        first_seq = self.next_seq
+        flush(self, events)
+        fiber = current_fiber()
+        if fiber is None or not fiber.process.dead:
+            world.record.flushed(self, first_seq, events)
+
+    stop = WorkflowHost._stop
+
+    def note_stop(self: WorkflowHost, error: Exception) -> None:
+        if not isinstance(error, StorageUnavailableError | LostOwnershipError):
+            world.record.defects.append(repr(error))
+        stop(self, error)
+
+    def here() -> Process:
+        return process_here.get()
+
+    clock = SimpleNamespace(time=lambda: 0.0, sleep=pause)
+    chance = SimpleNamespace(uniform=random.uniform, sample=random.sample)
+    bytes_ = SimpleNamespace(urandom=random.randbytes)
+    locks = SimpleNamespace(Lock=Lock)
+    with (
+        patch.object(JournalWriter, "flush", note_flush),
+        patch.object(WorkflowHost, "_stop", note_stop),
+        patch.object(claim, "time", clock),
+        patch.object(claim, "random", chance),
+        patch.object(claim, "os", bytes_),
+        patch.object(deletion, "time", clock),
+        patch.object(reader, "os", bytes_),
+        patch.object(writer, "threading", locks),
+        patch.object(compaction, "threading", locks),
+        patch.object(dispatcher_module, "_now_us", world.now_us),
+        patch.object(dispatcher_module, "random", chance),
+        patch.object(leases_module, "_now_us", world.now_us),
+        patch.object(leases_module, "ThreadPoolExecutor", lambda *given, **_: here().threads),
+        patch.object(leases_module, "describe_machine", lambda: "simulated"),
+        patch.object(leases_module, "describe_process", lambda: here().name),
+        patch.object(dispatcher_module, "open_store", lambda storage, create: here().store),
+        patch.object(dispatcher_module, "ThreadPoolExecutor", lambda *given, **_: here().threads),
+        patch.object(dispatcher_module, "RayWorkers", lambda *given: here().workers),
+        patch.object(dispatcher_module, "count_cpus", lambda: 2),
+    ):
+        yield

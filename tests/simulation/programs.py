@@ -1,0 +1,177 @@
+"""Random programs, and what each of them is worth when nothing ever fails.
+
+A program is a graph whose nodes have a kind. To add one: give it a name here, say in
+:meth:`Program.attempt` what an attempt of it does, and in :meth:`Program.value` what it is worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal, TypeAlias
+
+import msgpack
+
+from milepost.replay.fragment import Fragment, Function, TaskOptions
+from milepost.replay.payload import Payload, inline
+
+Kind: TypeAlias = Literal["plain", "flaky", "broken", "extending"]
+
+MODULUS = 1_000_003
+
+
+def pack(value: object) -> Payload:
+    """Returns an inline payload of plain data."""
+    return inline(0, msgpack.packb(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One task of a program.
+
+    Attributes:
+        name: Its task id.
+        kind: "plain"; "flaky", which raises ``fails`` times; "broken", which raises until somebody
+            mends it; "extending", which returns ``body`` as a continuation.
+        own: What it adds to its inputs.
+        option: Its scheduling class.
+    """
+
+    name: str
+    kind: Kind
+    own: int
+    inputs: tuple[int, ...]
+    option: int
+    fails: int = 0
+    body: tuple[Node, ...] = ()
+
+
+@dataclass(slots=True)
+class Program:
+    """A graph of nodes, inputs first, the last one its root."""
+
+    nodes: tuple[Node, ...]
+    durability: str
+    mended: set[str] = field(default_factory=set)
+    _by_name: dict[str, Node] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._index(self.nodes)
+
+    def _index(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            self._by_name[node.name] = node
+            self._index(node.body)
+
+    def node(self, task_id: str) -> Node:
+        """Returns the node of a task."""
+        return self._by_name[task_id]
+
+    @property
+    def fragment(self) -> Fragment:
+        """The graph as it is submitted."""
+        return make_fragment(self.nodes)
+
+    def mend(self) -> None:
+        """Repairs what is broken."""
+        self.mended.update(name for name, node in self._by_name.items() if node.kind == "broken")
+
+    def attempt(self, task_id: str, attempt: int, inputs: Sequence[int]) -> int | Fragment | None:
+        """Returns what an attempt comes to: a value, a continuation, or None if it raises."""
+        node = self._by_name[task_id]
+        if node.kind == "flaky" and attempt <= node.fails:
+            return None
+        if node.kind == "broken" and node.name not in self.mended:
+            return None
+        if node.kind == "extending":
+            return make_fragment(node.body)
+        return combine(node, inputs)
+
+    def value(self, nodes: Sequence[Node] | None = None) -> int:
+        """Evaluates the program plainly."""
+        nodes = self.nodes if nodes is None else nodes
+        values: list[int] = []
+        for node in nodes:
+            if node.kind == "extending":
+                values.append(self.value(node.body))
+            else:
+                values.append(combine(node, [values[source] for source in node.inputs]))
+        return values[-1]
+
+
+def combine(node: Node, inputs: Sequence[int]) -> int:
+    """Returns the value of a node that ran: depends on each input and on their order."""
+    value = node.own
+    for each in inputs:
+        value = (31 * value + each) % MODULUS
+    return value
+
+
+def make_fragment(nodes: Sequence[Node]) -> Fragment:
+    """Returns nodes as a compiler would hand them over."""
+    options = tuple(
+        TaskOptions(max_retries=retries, retry_errors=pack(True), ray=pack({"class": number}))
+        for number, retries in enumerate((4, -1))
+    )
+    return Fragment(
+        names=tuple(node.name for node in nodes),
+        functions=(Function(name="app.f", digest=b"f" * 32, code=inline(1, b"code")),),
+        options=options,
+        templates=(b"template",),
+        node_names=tuple(range(len(nodes))),
+        node_functions=(0,) * len(nodes),
+        node_options=tuple(node.option for node in nodes),
+        node_templates=(0,) * len(nodes),
+        input_counts=tuple(len(node.inputs) for node in nodes),
+        inputs=tuple(source for node in nodes for source in node.inputs),
+    )
+
+
+def draw_program(random: Random) -> Program:
+    """Returns a random program: a chain, a fan-out, a diamond, or any graph at all."""
+    nodes = _draw_nodes(random, "t", depth=random.choice((0, 0, 1, 2)))
+    return Program(nodes, durability=random.choice(("pipelined", "pipelined", "strict")))
+
+
+def _draw_nodes(random: Random, prefix: str, depth: int) -> tuple[Node, ...]:
+    shape = random.choice(("single", "chain", "fan", "diamond", "any"))
+    nodes = [
+        _draw_node(random, f"{prefix}.{number}", inputs, depth)
+        for number, inputs in enumerate(_draw_inputs(random, shape))
+    ]
+    return tuple(nodes)
+
+
+def _draw_inputs(random: Random, shape: str) -> list[tuple[int, ...]]:
+    width = random.randint(1, 6)
+    match shape:
+        case "single":
+            return [()]
+        case "chain":
+            return [(number - 1,) if number else () for number in range(width)]
+        case "fan":
+            return [*[()] * width, tuple(range(width))]
+        case "diamond":
+            return [(), *[(0,)] * width, tuple(range(1, width + 1))]
+        case _:
+            drawn = [
+                tuple(sorted(random.sample(range(number), random.randint(0, min(number, 3)))))
+                for number in range(width)
+            ]
+            used = {source for inputs in drawn for source in inputs}
+            return [*drawn, tuple(number for number in range(width) if number not in used)]
+
+
+def _draw_node(random: Random, name: str, inputs: tuple[int, ...], depth: int) -> Node:
+    kinds: tuple[Kind, ...] = ("plain", "flaky", "broken", "extending")
+    (kind,) = random.choices(kinds, weights=(12, 2, 1, 4 * depth))
+    return Node(
+        name=name,
+        kind=kind,
+        own=random.randrange(MODULUS),
+        inputs=inputs,
+        option=0 if kind == "broken" else random.randrange(2),  # one has no limit of retries
+        fails=random.randint(1, 2) if kind == "flaky" else 0,
+        body=_draw_nodes(random, name, depth - 1) if kind == "extending" else (),
+    )

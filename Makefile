@@ -30,7 +30,7 @@ test-servers: $(INSTALLED) servers  ## run the tests of storage alone
 
 servers:  ## install what pip cannot of the storage servers that the tests use (needs npm)
 	@test -e $(AZURITE) || { command -v npm >/dev/null && \
-		npm install --prefix .servers --no-save --no-audit --no-fund --loglevel=error \
+		timeout 180 npm install --prefix .servers --fetch-retries=1 --no-save --no-audit --no-fund --loglevel=error \
 			azurite@$(AZURITE_VERSION) >/dev/null; } || \
 		echo "Azurite cannot be installed (no npm, or no registry): the tests on Azure are skipped."
 

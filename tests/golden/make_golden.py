@@ -21,15 +21,21 @@ FOLDER = Path(__file__).parent / "v1"
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from milepost.errors import LostOwnershipError  # noqa: E402
-from milepost.journal import LocalStore, open_store, put_blob, read_journal  # noqa: E402
+from milepost.journal import (  # noqa: E402
+    Compactor,
+    LocalStore,
+    open_store,
+    put_blob,
+    read_journal,
+)
 from milepost.journal.claim import claim_epoch  # noqa: E402
 from milepost.journal.dictionary import NO_DICTIONARY  # noqa: E402
 from milepost.journal.frame import CHAIN_START, encode_frames  # noqa: E402
 from milepost.journal.layout import SegmentName, segments_folder  # noqa: E402
 from milepost.journal.segment import SegmentHead, encode_segment_head  # noqa: E402
-from milepost.journal.states import load_state  # noqa: E402
+from milepost.journal.states import load_state, own_state  # noqa: E402
 from milepost.replay.codec import encode  # noqa: E402
-from milepost.replay.events import Noted  # noqa: E402
+from milepost.replay.events import Noted, OwnershipTaken  # noqa: E402
 from milepost.replay.fragment import Fragment  # noqa: E402
 from milepost.replay.payload import Payload  # noqa: E402
 from rehearsal import Rehearsal, Result, small_integer  # noqa: E402  found by the line above
@@ -148,14 +154,30 @@ def blobs(store: LocalStore) -> None:
     start(store, lambda rng: chain(rng, 2), result).run()
 
 
-STORIES = (simple, fan_out, continuation, failure, takeover, without_dictionary, blobs)
+def compacted(store: LocalStore) -> None:
+    """Two owners' segments in one object, and behind it an owner that made the end certain."""
+    told = start(store, lambda rng: fan(rng, 60))
+    told.run(reports_max=20, tasks_per_slice=2)
+    told.take_over()
+    told.run()
+    Compactor(told.writer).run(last=True)
+    _, writer = own_state(store, WORKFLOW_ID, "a reader")
+    taken = OwnershipTaken(epoch=writer.epoch, owner="a reader", reason="certain", at_us=told.at_us)
+    writer.flush([encode(taken)])
+    writer.close()
+
+
+STORIES = (simple, fan_out, continuation, failure, takeover, without_dictionary, blobs, compacted)
 
 
 def main() -> None:
-    """Runs the command."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    expected = {}
+    """Makes the stories that are named, or all; what was released is never made again."""
+    file = FOLDER / "expected.json"
+    expected = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for story in STORIES:
+        if sys.argv[1:] and story.__name__ not in sys.argv[1:]:
+            continue
+        shutil.rmtree(FOLDER / story.__name__, ignore_errors=True)
         store = open_store(FOLDER / story.__name__)
         assert isinstance(store, LocalStore)
         story(store)
@@ -169,7 +191,7 @@ def main() -> None:
         }
         print(f"{story.__name__:20} {state.status} {state.next_seq} events, epoch {state.epoch}")
     text = json.dumps(expected, indent=1, ensure_ascii=False)
-    (FOLDER / "expected.json").write_text(text + "\n", encoding="utf-8")
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray
 
 import milepost
 from milepost import errors
+from milepost.engine.session import connect
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -114,9 +116,14 @@ def test_a_filter_of_a_wrong_type_is_refused(storage: Path) -> None:
 
 
 def make_failed(workflow_id: str, storage: Path, path: Path) -> Path:
-    """Runs a workflow that fails; returns its journal's only segment."""
+    """Runs a workflow that fails; returns its only segment once nobody has it in memory."""
     with pytest.raises(errors.WorkflowExecutionError):
         milepost.run(fail.bind(path), workflow_id=workflow_id)
+    dispatcher = connect().dispatcher(workflow_id)
+    deadline = time.monotonic() + 30
+    while workflow_id in ray.get(dispatcher.live.remote()):
+        assert time.monotonic() < deadline, "a failed workflow stays with its dispatcher"
+        time.sleep(0.01)
     (segment,) = (storage / "workflows" / workflow_id / "segments").iterdir()
     return segment
 

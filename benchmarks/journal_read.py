@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from milepost.journal import (
     LocalStore,
     MemoryStore,
     Store,
+    open_store,
     read_backward,
     read_journal,
     take_ownership,
@@ -81,15 +83,42 @@ def on_disk(memory: MemoryStore) -> Iterator[LocalStore]:
         yield store
 
 
+@contextmanager
+def in_storage(memory: MemoryStore, uri: str) -> Iterator[Store]:
+    """Copy a store to a folder of its own in a storage, which stays."""
+    store = open_store(f"{uri.partition('?')[0]}/{uuid.uuid4().hex}?{uri.partition('?')[2]}")
+    for each in memory.list(""):
+        store.put(each.key, [memory.get(each.key)])
+    yield store
+
+
+def report_remote(uri: str, total: int) -> None:
+    """Measure in a storage: an object per flush of 1000 events, and all in one object."""
+    memory = MemoryStore(appendable=False)
+    writer = write(memory, total, 1000, total)
+    with in_storage(memory, uri) as store:
+        report("remote, an object per 1000", store)
+    Compactor(writer).run(last=True)
+    with in_storage(memory, uri) as store:
+        report("  compacted", store)
+
+
 def main() -> None:
     """Measure all cases."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=100_000)
-    total = parser.parse_args().events
+    parser.add_argument(
+        "--storage", help="measure in a bucket instead: a URI as milepost.init takes"
+    )
+    given = parser.parse_args()
+    total = given.events
     print(
         f"{'journal':<34}{'objects':>8}{'MB':>8}{'frames':>9}{'read s':>10}"
         f"{'events':>9}{'split s':>10}{'end ms':>10}"
     )
+    if given.storage:
+        report_remote(given.storage, total)
+        return
     for batch in (1, 10, 1000):
         memory = MemoryStore()  # written without a sync per frame, then copied
         writer = write(memory, total, batch, max(total // SEGMENTS, batch))

@@ -436,9 +436,7 @@ class Dispatcher:
             await host.sync()
         if host is not None and host.announced is not None:
             with suppress(LostOwnershipError):
-                with suppress(
-                    StorageUnavailableError
-                ):  # what was durable still is, as far as known
+                with suppress(StorageUnavailableError):  # as far as known, it is still ours
                     await host.confirm()
                 return host.announced.value
         stored = await self._stored.summary(workflow_id)

@@ -90,7 +90,6 @@ class WorkflowHost:
         stopped: Why the host gave up (storage or ownership lost), None while it has not.
         objects: Large values that are alive as Ray objects.
         flushes: How many flushes have returned: each made sure that the workflow is ours.
-        flushes: How many flushes have returned: each made sure that the workflow is ours.
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class WorkflowHost:
         self.announced: Status | None = None
         self.stopped: MilepostError | None = None
         self.objects = ObjectTable()
-        self.flushes = 0
         self.flushes = 0
         self._writer = writer
         self._compactor = Compactor(writer)
@@ -311,7 +309,6 @@ class WorkflowHost:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._threads, self._write, events)
             self._durable_seq += len(events)
-            self.flushes += 1
             self.flushes += 1
         self._release()
         self._notify()

@@ -17,15 +17,25 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
-from milepost.journal import LocalStore, MemoryStore, Store, list_summaries, read_journal
+from milepost.journal import (
+    LocalStore,
+    MemoryStore,
+    Store,
+    list_summaries,
+    open_store,
+    read_journal,
+)
 from milepost.journal.catalog_codec import CATALOG_KEY
+from milepost.replay.state import Status
 from rehearsal import Rehearsal
 from shapes import fan, make_environment, single
 
 ROUNDS = 5
 FLUSHES = 300
 WRITERS = 4
+REMOTE_WRITERS = 16
 
 
 def main() -> None:
@@ -34,6 +44,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", help="flush, bytes, list; all by default")
     parser.add_argument("--folder", help="where to make the scratch folder")
     parser.add_argument("--workflows", type=int, default=10_000)
+    parser.add_argument("--storage", help="a URI: list there instead; what is made there stays")
     given = parser.parse_args()
     wanted = given.tables or ["flush", "bytes", "list"]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
@@ -41,7 +52,9 @@ def main() -> None:
         print_flush_latency(given.folder)
     if "bytes" in wanted:
         print_bytes_per_task()
-    if "list" in wanted:
+    if "list" in wanted and given.storage:
+        print_remote_listing(given.storage, given.workflows)
+    elif "list" in wanted:
         print_listing(given.folder, given.workflows)
 
 
@@ -130,6 +143,24 @@ def print_listing(folder: str | None, workflows: int) -> None:
             _make_workflow(store, f"late-{number}")
         _print_median("30 changed, not yet in the catalog", lambda: list_summaries(store), ROUNDS)
     print()
+
+
+def print_remote_listing(uri: str, workflows: int) -> None:
+    """Prints how long a listing takes in a bucket, which gets a copy of workflows and catalog."""
+    memory, store = MemoryStore(appendable=False), open_store(uri)
+    _make_workflows(memory, workflows)
+    list_summaries(memory)  # writes the catalog: names and sizes are the same in both places
+    with ThreadPoolExecutor(REMOTE_WRITERS) as writers:
+        copy = partial(_copy_object, memory, store)
+        list(writers.map(copy, [each.key for each in memory.list("")]))
+    print(f"{f'listing of {workflows} workflows':>40} {'median s':>9} {'of it CPU':>9}")
+    _print_median("nothing changed", lambda: list_summaries(store), ROUNDS)
+    ended = partial(list_summaries, store, statuses=[Status.SUCCESSFUL], newest_first=True)
+    _print_median("those that ended, newest first", ended, ROUNDS)
+
+
+def _copy_object(source: Store, target: Store, key: str) -> None:
+    target.put(key, [source.get(key)])
 
 
 def _print_median(name: str, action: Callable[[], object], rounds: int) -> None:

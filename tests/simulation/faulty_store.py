@@ -1,7 +1,9 @@
 """A storage that fails as storages do, as each simulated process sees it.
 
-What a disk holds and what has been synced differ: a power cut takes away some of the rest. Calls
-take time, are lost before or after their effect, and for a while fail all together.
+What a disk holds and what has been synced differ: a power cut takes away some of the rest, and
+brings back some of what was deleted. Calls take time, are lost before or after their effect, and
+for a while fail all together. In a bucket a call may have its effect long after it was given up.
+Who calls may be struck at any call, before or after its effect: it dies there, or is paused.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 from milepost.errors import StorageUnavailableError
 from milepost.journal import MemoryStore
 from milepost.journal.store import Appender, Part, StoredObject
-from virtual_time import pause
+from virtual_time import current_fiber, pause
 
 if TYPE_CHECKING:
-    from world import Process, World
+    from world import Process, Strike, World
 
 T = TypeVar("T")
 
@@ -27,6 +29,23 @@ class Disk(MemoryStore):
     def __init__(self, *, appendable: bool) -> None:
         super().__init__("simulated", appendable=appendable)
         self._synced: dict[str, int] = {}
+        self._deleted: dict[str, bytearray] = {}
+
+    def put(self, key: str, parts: Sequence[Part]) -> None:
+        super().put(key, parts)
+        self._sync_folder(key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete; on a disk, the folder only knows for sure once it is synced."""
+        for key in keys:
+            if self.appendable and key in self._objects:
+                self._deleted[key] = self._objects[key]
+            super().delete([key])
+
+    def _sync_folder(self, key: str) -> None:
+        folder = key.rpartition("/")[0]
+        for each in [each for each in self._deleted if each.rpartition("/")[0] == folder]:
+            del self._deleted[each]
 
     def append(self, key: str) -> Appender | None:
         appender = super().append(key)
@@ -38,6 +57,7 @@ class Disk(MemoryStore):
         """Make all that an object holds survive; an object that was deleted has nothing."""
         if key in self._synced:
             self._synced[key] = len(self._objects.get(key, b""))
+        self._sync_folder(key)
 
     def settle(self, key: str) -> int:
         size = super().settle(key)
@@ -45,7 +65,11 @@ class Disk(MemoryStore):
         return size
 
     def cut_power(self, random: Random) -> None:
-        """Take away some of what was not synced, from the end of each object."""
+        """Take away some of what was not synced, from the end of each object; undo deletions."""
+        for key, deleted in self._deleted.items():
+            if key not in self._objects and random.random() < 0.5:
+                self._objects[key] = deleted
+        self._deleted.clear()
         for key, synced in sorted(self._synced.items()):
             content = self._objects.get(key)
             if content is None:
@@ -121,13 +145,19 @@ class ProcessStore:
         changes: bool = False,
         tear: Callable[[], None] | None = None,
     ) -> T:
+        assert current_fiber() is not None, f"{operation} blocks the event loop"
         weather = self._world.weather
         pause(weather.latency_s())
+        if self._strike() == "dies" and self._may_be_late(operation):
+            self._world.happen_later(effect)  # the request was on its way
+        pause(0.0)
         fault = weather.fault(changes)
         self._world.note(self._process.name, operation, key, fault)
         if fault == "torn" and tear is not None:
             tear()
-        if fault in ("before", "torn"):
+        if fault == "late" and self._may_be_late(operation):
+            self._world.happen_later(effect)
+        if fault in ("before", "torn", "late"):
             raise StorageUnavailableError(operation, key, "simulated")
         try:
             result = effect()
@@ -136,10 +166,22 @@ class ProcessStore:
         except Exception:  # the answer is an error, which takes its time like any other
             pause(weather.latency_s())
             raise
+        self._strike()
         pause(weather.latency_s())  # a crash may come between the effect and the reply
         if fault == "after":
             raise StorageUnavailableError(operation, key, "simulated: the reply was lost")
         return result
+
+    def _strike(self) -> Strike | None:
+        """Whether the process meets its fate right here; if it dies, the next pause is its end."""
+        struck = self._world.weather.strike()
+        if struck is not None:
+            self._world.strike(self._process, struck)
+        return struck
+
+    def _may_be_late(self, operation: str) -> bool:
+        """A request may be under way for long in a network, never in a file system."""
+        return not self.appendable and operation in ("put", "delete")
 
 
 class _ProcessAppender:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from random import Random
@@ -11,22 +11,18 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+from client import Client
 from milepost.engine import dispatcher as dispatcher_module
 from milepost.engine import leases as leases_module
 from milepost.engine.dispatcher import Dispatcher
 from milepost.engine.host import WorkflowHost
-from milepost.engine.messages import Submission
 from milepost.engine.recovery import Candidate, recover_all
 from milepost.errors import (
     LostOwnershipError,
     MilepostError,
     StorageUnavailableError,
-    WorkflowActiveError,
-    WorkflowExecutionError,
-    WorkflowNotFoundError,
 )
 from milepost.journal import JournalWriter, claim, compaction, deletion, reader, writer
-from programs import Program, draw_program, pack
 from record import BrokenPromise
 from virtual_time import Lock, VirtualLoop, current_fiber, pause
 from world import Process, ProcessDiedError, World, process_here
@@ -37,7 +33,6 @@ STORM_S = (20.0, 90.0)
 CALM_S_MAX = 900.0
 """Once the faults have stopped, everything must have ended within this time."""
 
-ANSWER_S_MAX = 40.0
 RECOVER_EVERY_S = 15.0
 
 
@@ -78,7 +73,7 @@ async def _run(world: World) -> None:
     faults = asyncio.create_task(_make_faults(world), name="faults")
     recovery = asyncio.create_task(_recover_now_and_then(world))
     ids = [f"w{number}" for number in range(random.randint(1, 4))]
-    clients = [asyncio.create_task(_Client(world, each).live(), name=each) for each in ids]
+    clients = [asyncio.create_task(Client(world, each).live(), name=each) for each in ids]
     deadline = world.storm_ends_at + CALM_S_MAX
     done, late = await asyncio.wait({*clients, faults}, timeout=deadline - loop.time())
     for task in done:
@@ -97,18 +92,14 @@ async def _run(world: World) -> None:
 
 async def _make_faults(world: World) -> None:
     random, loop = world.random, asyncio.get_running_loop()
-    restarts: list[asyncio.Task[None]] = []
     while loop.time() < world.storm_ends_at:
         await asyncio.sleep(random.expovariate(1 / 4))
         cluster = random.choice(world.clusters)
         match random.choice(("kill", "kill", "pause", "away", "power", "clock", "none")):
             case "kill" if not cluster.process.dead:
-                world.note("kill", cluster.process.name)
-                cluster.process.die()
-                restarts.append(asyncio.create_task(cluster.restart(random.uniform(0.2, 20.0))))
+                world.kill(cluster.process)
             case "pause":
-                cluster.process.resume_at = loop.time() + random.uniform(1.0, 60.0)
-                world.note("pause", cluster.process.name, f"{cluster.process.resume_at:.3f}")
+                world.pause(cluster.process)
             case "away" if not world.weather.away:
                 world.weather.away = True
                 world.note("the storage is away")
@@ -122,10 +113,11 @@ async def _make_faults(world: World) -> None:
                 cluster.process.skew_us += random.choice((-1, 1)) * random.randrange(600_000_000)
             case _:
                 pass
+        world.record.check_now()
     world.weather.stormy = False
     world.note("calm")
-    for task in restarts:
-        await task
+    await asyncio.sleep(0)  # so that every restart has begun
+    await asyncio.gather(*world.restarts)
 
 
 async def _recover_now_and_then(world: World) -> None:
@@ -150,128 +142,12 @@ async def _recover_now_and_then(world: World) -> None:
             world.note("no recovery:", type(error).__name__)
 
 
-class _Client:
-    """Somebody who wants the result of a workflow, and does not give up."""
-
-    def __init__(self, world: World, workflow_id: str) -> None:
-        self._world = world
-        self._id = workflow_id
-        self._success_told = False
-        self._deleted_told = False
-
-    async def live(self) -> None:
-        """Submits, waits, mends, resumes; perhaps deletes, and begins again."""
-        random = self._world.random
-        for life in range(random.choice((1, 1, 2))):
-            if life:
-                await self._delete()
-            self._success_told = self._deleted_told = False
-            program = draw_program(random)
-            await self._submit(program, f"n{life}")
-            await self._wait(program)
-            if random.random() < 0.5:
-                await self._ask_again(program)
-        if random.random() < 0.2:
-            await self._delete()
-
-    async def _submit(self, program: Program, nonce: str) -> None:
-        self._world.record.submitted(self._id, nonce, program)
-        self._world.programs[self._id] = program
-        submission = Submission(
-            workflow_id=self._id,
-            nonce=nonce,
-            fragment=program.fragment,
-            blobs={},
-            metadata=pack({}),
-            environment={},
-            durability=program.durability,
-            versions="",
-        )
-        while True:
-            answer = await self._ask("create", lambda dispatcher: dispatcher.create(submission))
-            if answer is not None and not isinstance(answer, Exception):
-                return
-            if isinstance(answer, WorkflowActiveError):
-                return
-            await asyncio.sleep(self._world.random.uniform(0.5, 5.0))
-
-    async def _wait(self, program: Program) -> None:
-        """Asks whomever it meets until it is told the result."""
-        random = self._world.random
-        while True:
-            asked = [self._is_told(program) for _ in range(random.choice((1, 1, 2, 3)))]
-            if any(await asyncio.gather(*asked)):
-                return
-            if random.random() < 0.5:
-                await asyncio.gather(*(self._ask_status() for _ in range(random.randint(1, 2))))
-            if random.random() < 0.3:
-                await self._ask("resume", lambda dispatcher: dispatcher.resume(self._id))
-            await asyncio.sleep(random.uniform(0.2, 8.0))
-
-    async def _is_told(self, program: Program) -> bool:
-        answer = await self._ask("output", lambda dispatcher: dispatcher.output(self._id))
-        if isinstance(answer, WorkflowExecutionError):
-            program.mend()
-            await self._ask("resume", lambda dispatcher: dispatcher.resume(self._id))
-            return False
-        if answer is None or isinstance(answer, Exception):
-            return False
-        self._world.record.told_result(self._id, program, answer._parts[3].data)
-        self._success_told = True
-        return True
-
-    async def _ask_status(self) -> None:
-        told_before, deleted_before = self._success_told, self._deleted_told
-        status = await self._ask("status", lambda dispatcher: dispatcher.status(self._id))
-        if isinstance(status, WorkflowNotFoundError) or deleted_before:
-            gone = isinstance(status, WorkflowNotFoundError | None) or not isinstance(status, str)
-            if not deleted_before or not gone:
-                raise BrokenPromise(f"{self._id}: told {status!r}, deleted: {deleted_before}")
-        elif isinstance(status, str):
-            if told_before and status != "SUCCESSFUL":
-                raise BrokenPromise(f"{self._id}: told SUCCESSFUL, and then {status}")
-            self._success_told |= status == "SUCCESSFUL"
-
-    async def _ask_again(self, program: Program) -> None:
-        for _ in range(3):
-            await asyncio.sleep(self._world.random.uniform(0.0, 20.0))
-            await self._ask_status()
-            await self._is_told(program)
-
-    async def _delete(self) -> None:
-        while True:
-            answer = await self._ask("delete", lambda dispatcher: dispatcher.delete(self._id))
-            if answer == "done" or isinstance(answer, WorkflowNotFoundError):
-                break
-            await asyncio.sleep(self._world.random.uniform(0.5, 5.0))
-        self._world.programs.pop(self._id)
-        self._deleted_told = True
-        await self._ask_status()
-
-    async def _ask(self, what: str, make: Callable[[Dispatcher], Coroutine[Any, Any, Any]]) -> Any:
-        """Returns the answer ("done" if it is empty), the refusal, or None if nothing came."""
-        process = self._world.pick()
-        # A creation or a deletion without an answer may still happen, long after: wait for it.
-        patience_s = None if what in ("create", "delete") else ANSWER_S_MAX
-        try:
-            answer = await asyncio.wait_for(process.call(make), patience_s)
-        except (TimeoutError, ProcessDiedError):
-            self._world.note("no answer", self._id, what)
-            return None
-        except MilepostError as error:
-            self._world.record.told(self._id, what, type(error).__name__)
-            return error
-        told = answer if isinstance(answer, str) else type(answer).__name__
-        self._world.record.told(self._id, what, told)
-        return "done" if answer is None else answer
-
-
 def _check_leftovers(world: World, ids: list[str]) -> None:
     """Nothing lies about that the layout does not explain, and leases have ended."""
     for each in world.disk.list(""):
         folder, _, rest = each.key.partition("/")
-        known = folder == "leases" or (folder == "workflows" and rest.split("/")[0] in ids)
-        if not (known or folder == "catalog"):
+        known = folder in ("workflows", "blobs") and rest.split("/")[0] in ids
+        if not (known or folder in ("leases", "catalog")):
             raise BrokenPromise(f"seed {world.seed}: {each.key} is nobody's")
 
 
@@ -287,6 +163,12 @@ def _as_simulated(world: World) -> Iterator[None]:
         fiber = current_fiber()
         if fiber is None or not fiber.process.dead:
             world.record.flushed(self, first_seq, events)
+
+    release = WorkflowHost._release
+
+    def note_release(self: WorkflowHost) -> None:
+        world.record.became_durable(self, self._durable_seq)
+        release(self)
 
     stop = WorkflowHost._stop
 
@@ -304,6 +186,7 @@ def _as_simulated(world: World) -> Iterator[None]:
     locks = SimpleNamespace(Lock=Lock)
     with (
         patch.object(JournalWriter, "flush", note_flush),
+        patch.object(WorkflowHost, "_release", note_release),
         patch.object(WorkflowHost, "_stop", note_stop),
         patch.object(claim, "time", clock),
         patch.object(claim, "random", chance),

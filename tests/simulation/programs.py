@@ -13,17 +13,39 @@ from typing import Literal, TypeAlias
 
 import msgpack
 
+from milepost.journal import Store, get_blob
 from milepost.replay.fragment import Fragment, Function, TaskOptions
-from milepost.replay.payload import Payload, inline
+from milepost.replay.payload import Encoding, Payload, inline
 
-Kind: TypeAlias = Literal["plain", "flaky", "broken", "extending"]
+Kind: TypeAlias = Literal["plain", "large", "flaky", "broken", "hopeless", "extending"]
 
 MODULUS = 1_000_003
+
+CAUGHT = 7
+"""What a failure is worth that is caught."""
+
+OPTIONS = ((4, False), (-1, False), (0, False), (-1, True), (0, True))
+"""Scheduling classes: how often an attempt is repeated, and whether failures are caught."""
 
 
 def pack(value: object) -> Payload:
     """Returns an inline payload of plain data."""
     return inline(0, msgpack.packb(value))
+
+
+def read_value(store: Store, workflow_id: str, incarnation: int, payload: Payload) -> int:
+    """Returns the value that an attempt gave, which may be stored as a blob, or was caught.
+
+    Raises:
+        CorruptBlobError: If the blob is missing or damaged.
+    """
+    if payload.encoding == Encoding.CAUGHT:
+        return CAUGHT
+    data = payload.data
+    if payload.digest:
+        data = get_blob(store, workflow_id, incarnation, payload.digest.hex())
+    value: int = msgpack.unpackb(data)[0]
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +54,11 @@ class Node:
 
     Attributes:
         name: Its task id.
-        kind: "plain"; "flaky", which raises ``fails`` times; "broken", which raises until somebody
-            mends it; "extending", which returns ``body`` as a continuation.
+        kind: "plain"; "large", whose value is stored as a blob; "flaky", which raises ``fails``
+            times; "broken", which raises until somebody mends it; "hopeless", which always raises;
+            "extending", which returns ``body`` as a continuation.
         own: What it adds to its inputs.
-        option: Its scheduling class.
+        option: Its scheduling class, an index of ``OPTIONS``.
     """
 
     name: str
@@ -45,6 +68,15 @@ class Node:
     option: int
     fails: int = 0
     body: tuple[Node, ...] = ()
+
+    @property
+    def catches(self) -> bool:
+        """Whether no failure goes beyond it."""
+        return OPTIONS[self.option][1]
+
+
+class HopelessError(Exception):
+    """A program comes to nothing."""
 
 
 @dataclass(slots=True)
@@ -80,7 +112,7 @@ class Program:
     def attempt(self, task_id: str, attempt: int, inputs: Sequence[int]) -> int | Fragment | None:
         """Returns what an attempt comes to: a value, a continuation, or None if it raises."""
         node = self._by_name[task_id]
-        if node.kind == "flaky" and attempt <= node.fails:
+        if node.kind == "hopeless" or (node.kind == "flaky" and attempt <= node.fails):
             return None
         if node.kind == "broken" and node.name not in self.mended:
             return None
@@ -88,16 +120,30 @@ class Program:
             return make_fragment(node.body)
         return combine(node, inputs)
 
-    def value(self, nodes: Sequence[Node] | None = None) -> int:
-        """Evaluates the program plainly."""
-        nodes = self.nodes if nodes is None else nodes
-        values: list[int] = []
-        for node in nodes:
-            if node.kind == "extending":
-                values.append(self.value(node.body))
-            else:
-                values.append(combine(node, [values[source] for source in node.inputs]))
-        return values[-1]
+    def value(self, task_id: str | None = None) -> int:
+        """Evaluates the program plainly; returns what it is worth, or one of its tasks."""
+        values: dict[str, int] = {}
+        result = _evaluate(self.nodes, values)
+        return result if task_id is None else values[task_id]
+
+
+def _evaluate(nodes: Sequence[Node], values: dict[str, int]) -> int:
+    for node in nodes:
+        try:
+            values[node.name] = _evaluate_node(nodes, node, values)
+        except HopelessError:
+            if not node.catches:
+                raise
+            values[node.name] = CAUGHT
+    return values[nodes[-1].name]
+
+
+def _evaluate_node(nodes: Sequence[Node], node: Node, values: dict[str, int]) -> int:
+    if node.kind == "hopeless":
+        raise HopelessError
+    if node.kind == "extending":
+        return _evaluate(node.body, values)
+    return combine(node, [values[nodes[source].name] for source in node.inputs])
 
 
 def combine(node: Node, inputs: Sequence[int]) -> int:
@@ -111,8 +157,13 @@ def combine(node: Node, inputs: Sequence[int]) -> int:
 def make_fragment(nodes: Sequence[Node]) -> Fragment:
     """Returns nodes as a compiler would hand them over."""
     options = tuple(
-        TaskOptions(max_retries=retries, retry_errors=pack(True), ray=pack({"class": number}))
-        for number, retries in enumerate((4, -1))
+        TaskOptions(
+            max_retries=retries,
+            retry_errors=pack(True),
+            ray=pack({"class": number}),
+            catch_exceptions=catches,
+        )
+        for number, (retries, catches) in enumerate(OPTIONS)
     )
     return Fragment(
         names=tuple(node.name for node in nodes),
@@ -134,10 +185,10 @@ def draw_program(random: Random) -> Program:
     return Program(nodes, durability=random.choice(("pipelined", "pipelined", "strict")))
 
 
-def _draw_nodes(random: Random, prefix: str, depth: int) -> tuple[Node, ...]:
+def _draw_nodes(random: Random, prefix: str, depth: int, caught: bool = False) -> tuple[Node, ...]:
     shape = random.choice(("single", "chain", "fan", "diamond", "any"))
     nodes = [
-        _draw_node(random, f"{prefix}.{number}", inputs, depth)
+        _draw_node(random, f"{prefix}.{number}", inputs, depth, caught)
         for number, inputs in enumerate(_draw_inputs(random, shape))
     ]
     return tuple(nodes)
@@ -163,15 +214,32 @@ def _draw_inputs(random: Random, shape: str) -> list[tuple[int, ...]]:
             return [*drawn, tuple(number for number in range(width) if number not in used)]
 
 
-def _draw_node(random: Random, name: str, inputs: tuple[int, ...], depth: int) -> Node:
-    kinds: tuple[Kind, ...] = ("plain", "flaky", "broken", "extending")
-    (kind,) = random.choices(kinds, weights=(12, 2, 1, 4 * depth))
+def _draw_node(
+    random: Random, name: str, inputs: tuple[int, ...], depth: int, caught: bool
+) -> Node:
+    """Draws a node; where failures are caught, none may depend on luck or on being mended."""
+    kinds: tuple[Kind, ...] = ("plain", "large", "flaky", "broken", "hopeless", "extending")
+    (kind,) = random.choices(kinds, weights=(12, 2, 2, 0 if caught else 1, 1, 4 * depth))
+    option = _draw_option(random, kind, caught)
+    inside = caught or OPTIONS[option][1]
     return Node(
         name=name,
         kind=kind,
         own=random.randrange(MODULUS),
         inputs=inputs,
-        option=0 if kind == "broken" else random.randrange(2),  # one has no limit of retries
+        option=option,
         fails=random.randint(1, 2) if kind == "flaky" else 0,
-        body=_draw_nodes(random, name, depth - 1) if kind == "extending" else (),
+        body=_draw_nodes(random, name, depth - 1, inside) if kind == "extending" else (),
     )
+
+
+def _draw_option(random: Random, kind: Kind, caught: bool) -> int:
+    match kind:
+        case "hopeless":
+            return random.choice((2, 4)) if caught else 4
+        case "extending":
+            return random.choice((1, 1, 3)) if caught else random.choice((0, 1, 3))
+        case "broken":
+            return 0
+        case _:
+            return 1 if caught else random.randrange(2)

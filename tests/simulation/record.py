@@ -1,7 +1,9 @@
 """What happened as seen from outside, held against the promises.
 
 Nothing here trusts the engine: flushes are noted where the journal's writer returns from them,
-tasks where a worker starts them, answers where a caller gets them.
+tasks where a worker starts them, answers where a caller gets them. What has been acknowledged is
+folded beside the hosts, and the journal is read again and again as a stranger would, past all
+faults.
 """
 
 from __future__ import annotations
@@ -10,22 +12,28 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from milepost.engine.host import WorkflowHost
+from milepost.engine.outputs import SealedOutput
 from milepost.errors import WorkflowNotFoundError
-from milepost.journal import JournalWriter, read_journal
+from milepost.journal import JournalWriter, read_journal, verify
 from milepost.replay.codec import decode, decode_all
 from milepost.replay.events import GraphExtended, OwnershipTaken, TasksCommitted
 from milepost.replay.fold import apply
 from milepost.replay.invariants import check
+from milepost.replay.payload import Payload
 from milepost.replay.state import State, Status
+from programs import read_value
 
 if TYPE_CHECKING:
     from programs import Program
     from world import World
+
+OBJECTS_MAX = 30
+"""So many objects may be left of a workflow that has ended, whatever happened to its owners."""
 
 
 class BrokenPromise(AssertionError):
@@ -37,12 +45,33 @@ class Life:
     """One workflow from its creation to its deletion.
 
     Attributes:
+        state: What the acknowledged events come to, and what lies between them.
         acknowledged: The events that a flush has returned for, by seq.
+        epochs: The epoch of each flush that has returned, by its first seq.
         committed: Tasks whose commit was acknowledged, with the epoch it happened in.
     """
 
+    state: State = field(default_factory=State)
     acknowledged: dict[int, bytes] = field(default_factory=dict)
+    epochs: dict[int, int] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class Told:
+    """What callers were told of one submission.
+
+    Attributes:
+        outputs: The bytes or the digest of each output, by task id; None for the workflow.
+        canceled: Whether anybody asked to cancel it.
+        deleted: Whether anybody asked to delete it.
+        after: The newest incarnation of this id before it was submitted.
+    """
+
+    outputs: dict[str | None, bytes] = field(default_factory=dict)
+    canceled: bool = False
+    deleted: bool = False
+    after: int = 0
 
 
 class Record:
@@ -52,13 +81,17 @@ class Record:
         self._world = world
         self.lives: dict[tuple[str, int], Life] = {}
         self.counts: Counter[str] = Counter()
+        self.objects_most = 0
         self.defects: list[str] = []
         self._programs: dict[tuple[str, str], Program] = {}
-        self._results: dict[tuple[str, int], int] = {}
+        self._told: dict[str, Told] = {}
 
-    def submitted(self, workflow_id: str, nonce: str, program: Program) -> None:
-        """Notes which program a submission holds."""
+    def submitted(self, workflow_id: str, nonce: str, program: Program) -> Told:
+        """Notes which program a submission holds; returns what will have been told of it."""
         self._programs[workflow_id, nonce] = program
+        after = max((number for name, number in self.lives if name == workflow_id), default=0)
+        self._told[workflow_id] = Told(after=after)
+        return self._told[workflow_id]
 
     def program_of(self, host: WorkflowHost) -> Program:
         """Returns the program that a host runs."""
@@ -69,13 +102,43 @@ class Record:
     def flushed(self, writer: JournalWriter, first_seq: int, events: Sequence[bytes]) -> None:
         """Notes a flush that has returned."""
         self.counts["flushes"] += 1
-        life = self.lives.setdefault((writer.workflow_id, writer.incarnation), Life())
+        name, epoch = writer.workflow_id, writer.epoch
+        self._world.note("acknowledged", name, epoch, first_seq, len(events), writer.chain.hex())
+        life = self.lives.setdefault((name, writer.incarnation), Life())
         for seq, event in enumerate(events, first_seq):
             self._require(seq not in life.acknowledged, f"event {seq} is acknowledged twice")
             life.acknowledged[seq] = event
             happened = decode(event)
             if isinstance(happened, TasksCommitted):
-                life.committed.update(dict.fromkeys(happened.tasks, writer.epoch))
+                life.committed.update(dict.fromkeys(happened.tasks, epoch))
+        life.epochs[first_seq] = epoch
+        in_order = [life.epochs[seq] for seq in sorted(life.epochs)]
+        self._require(in_order == sorted(in_order), f"epochs of {name} do not rise: {in_order}")
+        self._follow(life, writer, first_seq, events)
+
+    def _follow(
+        self, life: Life, writer: JournalWriter, first_seq: int, events: Sequence[bytes]
+    ) -> None:
+        """Folds what was acknowledged; what an owner adopted from the last is in the journal."""
+        if life.state.next_seq == first_seq:
+            life.state.incarnation = writer.incarnation
+            for event in events:
+                apply(life.state, decode(event))
+            check(life.state)
+        elif life.state.next_seq < first_seq:
+            state = self.check_journal(writer.workflow_id)
+            if state is not None and state.incarnation == writer.incarnation:
+                life.state = state
+
+    def became_durable(self, host: WorkflowHost, durable_seq: int) -> None:
+        """Notes that a host is done with a flush: its state is what the journal says."""
+        state = host.state
+        life = self.lives.get((state.workflow_id, state.incarnation))
+        if life is None or not state.next_seq == durable_seq == life.state.next_seq:
+            return
+        self.counts["states compared"] += 1
+        same = state.digest() == life.state.digest()
+        self._require(same, f"{state.workflow_id}: its owner's state is not that of its journal")
 
     def task_started(self, host: WorkflowHost, task: int, attempt: int) -> None:
         """Notes that a worker starts a task: none that its owner knows to have committed."""
@@ -95,13 +158,27 @@ class Record:
         self.counts[f"told {what}"] += 1
         self._world.note("told", workflow_id, what, answer)
 
-    def told_result(self, workflow_id: str, program: Program, data: bytes) -> None:
-        """Notes a result that a caller got: the right one, and the same for everybody."""
-        value, attempt = msgpack.unpackb(data)
-        expected = program.value()
-        self._require(value == expected, f"{workflow_id}: told {value}, not {expected}")
-        first = self._results.setdefault((workflow_id, id(program)), attempt)
-        self._require(first == attempt, f"{workflow_id}: told two results of different attempts")
+    def told_output(
+        self, workflow_id: str, program: Program, task_id: str | None, output: SealedOutput
+    ) -> None:
+        """Notes an output that a caller got: the right one, and the same for everybody."""
+        parts: Any = output._parts
+        _, _, incarnation, payload = parts
+        value = read_value(self._world.disk, workflow_id, incarnation, payload)
+        expected = program.value(task_id)
+        name = f"{workflow_id} {task_id or ''}"
+        self._require(value == expected, f"{name}: told {value}, not {expected}")
+        outputs = self._told[workflow_id].outputs
+        first = outputs.setdefault(task_id, _identify(payload))
+        self._require(first == _identify(payload), f"{name}: told outputs of different attempts")
+
+    def check_now(self) -> None:
+        """Reads every journal as a stranger would, in the middle of everything."""
+        for workflow_id, told in self._told.items():
+            state = self.check_journal(workflow_id)
+            known = any(name == workflow_id and told.after < each for name, each in self.lives)
+            if state is None and known and not told.deleted:
+                raise BrokenPromise(f"{workflow_id} is gone, and nobody deleted it")
 
     def check_journal(self, workflow_id: str) -> State | None:
         """Reads a journal as a stranger would and holds it against everything noted."""
@@ -144,16 +221,38 @@ class Record:
             return
         if state is None:
             raise BrokenPromise(f"{workflow_id} is gone")
-        self._require(state.status is Status.SUCCESSFUL, f"{workflow_id} is {state.status}")
-        assert state.result is not None
-        value, attempt = msgpack.unpackb(state.result.data)
-        self._require(value == program.value(), f"{workflow_id} is {value}, not {program.value()}")
-        told = self._results.get((workflow_id, id(program)), attempt)
-        self._require(told == attempt, f"{workflow_id}: told another result than that which stays")
+        told = self._told[workflow_id]
+        canceled = state.status is Status.CANCELED and told.canceled
+        ended = state.status is Status.SUCCESSFUL or canceled
+        self._require(ended, f"{workflow_id} is {state.status}")
+        for task_id, output in told.outputs.items():
+            task = None if task_id is None else state.graph.find(task_id)
+            payload = state.result if task is None else state.results[task]
+            stays = payload is not None and _identify(payload) == output
+            self._require(stays, f"{workflow_id} {task_id}: told another output than that of now")
+        if state.status is Status.SUCCESSFUL:
+            assert state.result is not None
+            value = read_value(self._world.disk, workflow_id, state.incarnation, state.result)
+            expected = program.value()
+            self._require(value == expected, f"{workflow_id} is {value}, not {expected}")
+        self._check_objects(workflow_id)
+
+    def _check_objects(self, workflow_id: str) -> None:
+        """All that is stored of an ended workflow is whole and accounted for, and not much."""
+        found = verify(self._world.disk, workflow_id, deep=True)
+        self._require(found.is_clean, f"{workflow_id} has faults: {found.faults}")
+        folders = (f"{name}/{workflow_id}/" for name in ("workflows", "blobs"))
+        count = sum(len(self._world.disk.list(folder)) for folder in folders)
+        self.objects_most = max(self.objects_most, count)
+        self._require(count <= OBJECTS_MAX, f"{workflow_id}: {count} objects are left")
 
     def _require(self, condition: bool, promise: str) -> None:
         if not condition:
             raise BrokenPromise(f"seed {self._world.seed}: {promise}")
+
+
+def _identify(payload: Payload) -> bytes:
+    return payload.digest or payload.data
 
 
 def _split(raw: bytes) -> list[bytes]:

@@ -140,6 +140,7 @@ class Threads(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # who waits may give up; the work goes on
         outcome: list[Callable[[], None]] = []
 
         def work() -> None:

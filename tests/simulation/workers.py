@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING
-
-import msgpack
 
 from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
 from milepost.engine.messages import WorkerReport
+from milepost.errors import CorruptBlobError, StorageUnavailableError
+from milepost.journal import put_blob
 from milepost.replay.decide import RunSlice
 from milepost.replay.events import TaskError
 from milepost.replay.fragment import Fragment
 from milepost.replay.inputs import Continued, Raised
-from programs import pack
+from milepost.replay.payload import Encoding, Payload
+from programs import pack, read_value
 
 if TYPE_CHECKING:
     from world import Process, World
+
+ERROR = TaskError(kind="exception", type="ValueError", message="no", traceback="", exception=None)
 
 
 class SimulatedWorkers:
@@ -36,6 +41,7 @@ class SimulatedWorkers:
         self._started += 1
         worker = f"{self._process.name}/w{self._started % 3}"
         report = WorkerReport(node=worker)
+        said: list[WorkerReport] = []
         await asyncio.sleep(random.uniform(0.001, 0.02))
         attempts = list(zip(slice_.tasks, slice_.attempts, strict=True))
         kept = random.randint(1, len(attempts)) if random.random() < 0.1 else len(attempts)
@@ -46,22 +52,24 @@ class SimulatedWorkers:
                 continue
             await self._process.gate()
             self._world.record.task_started(host, task, attempt)
-            await asyncio.sleep(random.choice((0.0005, 0.01, 0.2)))
+            await asyncio.sleep(weather.task_s())
             if weather.stormy and random.random() < 0.02:
                 await self._process.gate()
                 raise SliceLostError("killed")
-            self._attempt(host, report, task, attempt, values)
+            await self._attempt(host, report, task, attempt, values)
             if random.random() < 0.4:
                 await self._process.gate()
                 yield report, {}
-                if random.random() < 0.1:  # the same, said again later
-                    yield report, {}
+                said.append(report)
                 report = WorkerReport(node=worker)
+            if said and random.random() < 0.1:  # the same again, perhaps much later
+                await self._process.gate()
+                yield copy(random.choice(said)), {}
         report.last = True
         await self._process.gate()
         yield report, {}
 
-    def _attempt(
+    async def _attempt(
         self,
         host: WorkflowHost,
         report: WorkerReport,
@@ -69,34 +77,55 @@ class SimulatedWorkers:
         attempt: int,
         values: dict[int, int],
     ) -> None:
-        state = host.state
         program = self._world.record.program_of(host)
-        task_id = state.graph.task_id(task)
-        inputs = []
-        for source in state.graph.inputs(task):
-            payload = state.results[source]
-            assert payload is not None or source in values, f"{task_id} runs before its inputs"
-            inputs.append(values[source] if payload is None else msgpack.unpackb(payload.data)[0])
+        task_id = host.state.graph.task_id(task)
+        inputs = self._read_inputs(host, task, values)
         outcome = program.attempt(task_id, attempt, inputs)
         if outcome is None:
-            error = TaskError(
-                kind="exception", type="ValueError", message="no", traceback="", exception=None
-            )
-            raised = Raised(task=task, attempt=attempt, error=error, retryable=True)
-            report.raised.append(raised)
+            report.raised.append(Raised(task=task, attempt=attempt, error=ERROR, retryable=True))
         elif isinstance(outcome, Fragment):
             continued = Continued(
                 task=task, attempt=attempt, fragment=outcome, started_us=0, duration_us=1
             )
             report.continued.append(continued)
         else:
+            # No two attempts return the same: whose commit counted can be told from the value.
+            payload = pack([outcome, self._world.random.getrandbits(32)])
+            if program.node(task_id).kind == "large":
+                payload = await self._store(host, payload)
             values[task] = outcome
             report.tasks.append(task)
             report.attempts.append(attempt)
-            # No two attempts return the same: whose commit counted can be told from the value.
-            report.payloads.append(pack([outcome, self._world.random.getrandbits(32)]))
+            report.payloads.append(payload)
             report.started_us.append(self._world.now_us())
             report.durations_us.append(100)
+
+    def _read_inputs(self, host: WorkflowHost, task: int, values: dict[int, int]) -> list[int]:
+        state, inputs = host.state, []
+        for source in state.graph.inputs(task):
+            payload = state.results[source]
+            assert payload is not None or source in values, f"task {task} runs before its inputs"
+            if payload is None:
+                inputs.append(values[source])
+                continue
+            try:
+                value = read_value(self._world.disk, state.workflow_id, state.incarnation, payload)
+            except CorruptBlobError:  # of a workflow that was deleted while its owner was paused
+                raise SliceLostError("an input is gone") from None
+            inputs.append(value)
+        return inputs
+
+    async def _store(self, host: WorkflowHost, payload: Payload) -> Payload:
+        """Writes a value as a worker does: before it is reported."""
+        state, loop = host.state, asyncio.get_running_loop()
+        put = partial(
+            put_blob, self._process.store, state.workflow_id, state.incarnation, [payload.data]
+        )
+        try:
+            digest, size = await loop.run_in_executor(self._process.threads, put)
+        except StorageUnavailableError:
+            raise SliceLostError("its storage failed") from None
+        return Payload(encoding=Encoding.PLAIN.value, digest=bytes.fromhex(digest), size=size)
 
 
 def _misses_input(host: WorkflowHost, slice_: RunSlice, task: int, values: dict[int, int]) -> bool:

@@ -23,7 +23,8 @@ from virtual_time import Threads
 from workers import SimulatedWorkers
 
 T = TypeVar("T")
-Fault: TypeAlias = Literal["before", "after", "torn"]
+Fault: TypeAlias = Literal["before", "after", "torn", "late"]
+Strike: TypeAlias = Literal["dies", "pauses"]
 
 EPOCH_US = 1_700_000_000_000_000
 TRACE_LINES_MAX = 200_000
@@ -40,6 +41,7 @@ class Weather:
         self.away = False
         self.rate = random.choice((0.0, 0.002, 0.01, 0.03))
         self.slow = random.choice((0.001, 0.005, 0.05, 0.5))
+        self._strikes = random.choice((0.0, 0.001, 0.005))
 
     def latency_s(self) -> float:
         """How long half a call of the storage takes."""
@@ -53,7 +55,23 @@ class Weather:
             return "before"
         if not self.stormy or self._random.random() >= self.rate:
             return None
-        return self._random.choice(("before", "after", "torn")) if changes else "before"
+        return self._random.choice(("before", "after", "torn", "late")) if changes else "before"
+
+    def strike(self) -> Strike | None:
+        """Whether the process that calls the storage is struck in the middle of the call."""
+        if not self.stormy or self._random.random() >= self._strikes:
+            return None
+        return self._random.choice(("dies", "pauses"))
+
+    def task_s(self) -> float:
+        """How long a task runs."""
+        if self.stormy and self._random.random() < 0.01:
+            return self._random.uniform(5.0, 60.0)
+        return self._random.choice((0.0005, 0.01, 0.2))
+
+    def pause_s(self) -> float:
+        """How long a process that is paused stays so; sometimes longer than any lease."""
+        return self._random.uniform(1.0, self._random.choice((5.0, 60.0, 300.0)))
 
 
 class Process:
@@ -162,9 +180,10 @@ class Cluster:
         else:
             self.hosted.pop(workflow_id, None)
 
-    async def restart(self, after_s: float) -> None:
-        """Kills the dispatcher, starts another after a while, and has it go on."""
-        self.process.die()
+    async def restart(self, dead: Process, after_s: float) -> None:
+        """Starts another dispatcher after a while, and has it go on."""
+        assert dead.dead, "only the dead are replaced"
+        assert dead is self.process, "and only once"
         await asyncio.sleep(after_s)
         self.process = Process(self.world, self)
         hosted = list(self.hosted)
@@ -201,6 +220,7 @@ class World:
         self.riders_max = self.random.choice((0, 20))
         self.slices_max = self.random.choice((1, 1, 2, 4))  # with few, slices hold many tasks
         self.record = Record(self)
+        self.restarts: list[asyncio.Task[None]] = []
         self._hash = hashlib.sha256()
         self._notes = 0
 
@@ -232,12 +252,48 @@ class World:
         """Returns the process of a random cluster; it may be dead for the moment."""
         return self.random.choice(self.clusters).process
 
+    def kill(self, process: Process) -> None:
+        """Ends a process; another takes its place after a while."""
+        self.note("kill", process.name)
+        process.die()
+        after_s = self.random.uniform(0.2, 20.0)
+        # It may die in one of its threads, and only the loop's thread can make tasks.
+        self._loop.call_soon(
+            lambda: self.restarts.append(
+                self._loop.create_task(process.cluster.restart(process, after_s))
+            )
+        )
+
+    def pause(self, process: Process) -> None:
+        """Stops a process for a while, and whatever of it is under way."""
+        process.resume_at = self._loop.time() + self.weather.pause_s()
+        self.note("pause", process.name, f"{process.resume_at:.3f}")
+
+    def strike(self, process: Process, how: Strike) -> None:
+        """Has a process die or pause where it is, unless it is dead already."""
+        if process.dead:
+            return
+        if how == "dies":
+            self.kill(process)
+        else:
+            self.pause(process)
+
+    def happen_later(self, effect: Callable[[], object]) -> None:
+        """Has a request that was given up reach the storage all the same."""
+
+        def happen() -> None:
+            self.note("a late request arrives")
+            effect()
+
+        self._loop.call_later(self.random.uniform(0.01, 30.0), happen)
+
     async def cut_power(self) -> None:
         """Kills everybody, and takes away what was not synced."""
         for cluster in self.clusters:
             cluster.process.die()
         self.disk.cut_power(self.random)
         restarts: list[Awaitable[None]] = [
-            cluster.restart(self.random.uniform(0.5, 5.0)) for cluster in self.clusters
+            cluster.restart(cluster.process, self.random.uniform(0.5, 5.0))
+            for cluster in self.clusters
         ]
         await asyncio.gather(*restarts)

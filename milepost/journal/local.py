@@ -214,6 +214,9 @@ class LocalStore:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete files, and folders that this leaves empty; see :meth:`Store.delete`.
 
+        No power cut brings them back, in any order: what tells that a workflow was deleted goes
+        last, and only once nothing of it can reappear.
+
         Args:
             keys: The objects' keys.
 
@@ -228,7 +231,9 @@ class LocalStore:
                 os.unlink(path)
                 folders.add(os.path.dirname(path))
         for folder in sorted(folders, key=len, reverse=True):
-            self._remove_empty(folder)
+            left = self._remove_empty(folder)
+            with _translated("delete", left), suppress(FileNotFoundError):
+                sync_folder(left)
 
     def append(self, key: str) -> Appender:
         """Create an empty file that can grow; see :meth:`Store.append`.
@@ -300,14 +305,16 @@ class LocalStore:
             self._durable_folders.clear()
         self._durable_folders.add(folder)
 
-    def _remove_empty(self, folder: str) -> None:
+    def _remove_empty(self, folder: str) -> str:
+        """Remove a folder and those above it while they are empty; give the first that is not."""
         while len(folder) > len(self.root):
             try:
                 os.rmdir(folder)
             except OSError:  # not empty, or already gone
-                return
+                return folder
             self._durable_folders.clear()
             folder = os.path.dirname(folder)
+        return folder
 
     def _scan(self, prefix: str) -> Sequence[os.DirEntry[str]]:
         try:

@@ -127,6 +127,16 @@ def test_an_appended_file_has_a_durable_name_before_anything_is_written(
     assert calls.made == [("fsync", "f"), ("writev", "f/log"), ("fdatasync", "f/log")]
 
 
+def test_a_deletion_is_durable_before_it_returns(local: LocalStore, calls: Calls) -> None:
+    for key in ("f/a", "f/b", "f/c/d/e", "g/h"):
+        local.put(key, [b""])
+    calls.made.clear()
+    local.delete(["f/a", "f/c/d/e", "g/gone"])
+    assert calls.made == [("fsync", "f"), ("fsync", "f")]  # both of its folders went with f/c/d/e
+    local.delete(["g/h"])
+    assert calls.made[2:] == [("fsync", ".")]
+
+
 def test_settle_syncs_the_file_and_every_name_on_the_way(local: LocalStore, calls: Calls) -> None:
     local.put("e/f/a", [b"123"])
     calls.made.clear()

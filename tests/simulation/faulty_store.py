@@ -9,6 +9,7 @@ Who calls may be struck at any call, before or after its effect: it dies there, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,7 +34,7 @@ class Disk(MemoryStore):
 
     def put(self, key: str, parts: Sequence[Part]) -> None:
         super().put(key, parts)
-        self._sync_folder(key)
+        self.sync_folder(key)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete; on a disk, the folder only knows for sure once it is synced."""
@@ -42,7 +43,8 @@ class Disk(MemoryStore):
                 self._deleted[key] = self._objects[key]
             super().delete([key])
 
-    def _sync_folder(self, key: str) -> None:
+    def sync_folder(self, key: str) -> None:
+        """Make durable which objects there are in the folder of this one."""
         folder = key.rpartition("/")[0]
         for each in [each for each in self._deleted if each.rpartition("/")[0] == folder]:
             del self._deleted[each]
@@ -57,7 +59,7 @@ class Disk(MemoryStore):
         """Make all that an object holds survive; an object that was deleted has nothing."""
         if key in self._synced:
             self._synced[key] = len(self._objects.get(key, b""))
-        self._sync_folder(key)
+        self.sync_folder(key)
 
     def settle(self, key: str) -> int:
         size = super().settle(key)
@@ -114,8 +116,13 @@ class ProcessStore:
         return self._call("list_folders", prefix, lambda: self._disk.list_folders(prefix))
 
     def delete(self, keys: Iterable[str]) -> None:
+        folders: dict[str, str] = {}
         for key in keys:  # one by one: a crash may come between any two
             self._delete_one(key)
+            if self.appendable:
+                folders[key.rpartition("/")[0]] = key
+        for folder, key in folders.items():
+            self._call("sync", folder, partial(self._disk.sync_folder, key), changes=True)
 
     def _delete_one(self, key: str) -> None:
         self._call("delete", key, lambda: self._disk.delete([key]), changes=True)

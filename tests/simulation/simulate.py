@@ -22,15 +22,19 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     if given.trace is not None:
         return _trace(given.trace)
-    broken, counts, began = [], Counter[str](), time.monotonic()
+    broken, counts, objects_most, began = [], Counter[str](), 0, time.monotonic()
     for seed in range(given.first, given.first + given.seeds):
         try:
-            counts += play(seed).record.counts
+            record = play(seed).record
+            counts += record.counts
+            objects_most = max(objects_most, record.objects_most)
         except Exception as error:  # noqa: BLE001  whatever it is, it is a finding
             broken.append(seed)
             print(f"seed {seed}: {type(error).__name__}: {error}", flush=True)
+            print(f'    all of it: make simulate ARGS="--trace {seed}"', flush=True)
     print(f"{given.seeds} seeds in {time.monotonic() - began:.0f} s; broken: {broken or 'none'}")
     print(", ".join(f"{what}: {count:,}" for what, count in sorted(counts.items())))
+    print(f"objects left of one workflow, claims aside: {objects_most} at most")
     return 1 if broken else 0
 
 

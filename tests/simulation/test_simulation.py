@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pytest
 
 from faulty_store import Disk
 from milepost.engine import dispatcher, host
+from milepost.errors import LostOwnershipError
 from milepost.journal import claim, states, writer
 from milepost.journal.claim import claim_epoch
 from milepost.journal.reader import JournalWalk
@@ -98,8 +99,28 @@ def _adopt_without_syncing(self: Disk, key: str) -> int:
     return len(self._objects[key])
 
 
+def _require_only_the_own_claim(store: Any, workflow_id: str, own: Any) -> None:
+    """Compares no epochs."""
+    if own not in claim.list_claims(store, workflow_id, own.epoch):
+        raise LostOwnershipError(workflow_id, own.epoch, own.epoch)
+
+
+@contextmanager
+def _commit_as_often_as_reported() -> Iterator[None]:
+    """Neither the decision nor the fold asks whether an attempt is still to be reported."""
+    with (
+        patch.object(decide, "_drop_settled", lambda state, report, outstanding: report),
+        patch.object(fold, "_require_outstanding", never),
+    ):
+        yield
+
+
 GUARDS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "look at the claims after a write": lambda: patch.object(writer, "require_ownership", never),
+    "a later epoch is a loss": lambda: patch.object(
+        writer, "require_ownership", _require_only_the_own_claim
+    ),
+    "commit once": _commit_as_often_as_reported,
     "claim before reading": lambda: patch.object(states, "take_ownership", _claim_after_reading),
     "look at the claims after a claim": lambda: patch.object(claim, "_rivals", lambda *given: []),
     "sync what another owner left": lambda: patch.object(Disk, "settle", _adopt_without_syncing),

@@ -179,18 +179,19 @@ class Dispatcher:
         stored = await self._find_stored(workflow_id)
         if stored is None:
             raise WorkflowNotResumableError(workflow_id, f"it is not in {self._store.uri}")
-        if stored.status in FINAL and not stored.settled:
-            await self._take_over(workflow_id, operation)
-            return await self._go_on(workflow_id, operation)
-        if stored.status is Status.CANCELED:
+        end: Status | None = stored.status
+        if stored.status not in FINAL or not stored.settled:
+            end = await self._take_over(workflow_id, operation)
+        if end is Status.CANCELED:
             raise WorkflowNotResumableError(workflow_id, "it was canceled")
-        if stored.status is Status.SUCCESSFUL:
-            return "stored"
-        await self._take_over(workflow_id, operation)
-        return "resumed"
+        return "resumed" if end is None else "stored"
 
-    async def _take_over(self, workflow_id: str, reason: str) -> None:
-        """Goes on with a workflow, unless it has ended in a way that nothing can follow."""
+    async def _take_over(self, workflow_id: str, reason: str) -> Status | None:
+        """Goes on with a workflow, unless it has ended in a way that nothing can follow.
+
+        Returns:
+            How it has ended, which is certain then, or None if it goes on.
+        """
         self._recent.pop(workflow_id, None)
         await self._leases.hold()
         state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
@@ -199,22 +200,28 @@ class Dispatcher:
             raise WorkflowNotResumableError(workflow_id, "it was deleted a moment ago")
         if state.status in FINAL:
             await self._in_thread(settle_end, state, writer, self._owner, reason, _now_us())
-            return
+            return state.status
         host = self._make_host(state, writer)
         await self._start(workflow_id, host, host.take_over(self._owner, reason))
+        return None
 
-    async def _settle(self, workflow_id: str) -> None:
-        """Makes the end of a workflow certain; goes on with it if it turns out to have none."""
+    async def _settle(self, workflow_id: str) -> State | None:
+        """Makes the end of a workflow certain; goes on with it if it turns out to have none.
+
+        Returns:
+            The state with the end that is certain now, None if there is none.
+        """
         async with self._lock(workflow_id):
             if workflow_id in self._hosts:
-                return
+                return None
             reason = "its end was made certain"
             state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
             if state.status in ENDED or not state.next_seq:
                 await self._in_thread(settle_end, state, writer, self._owner, reason, _now_us())
-                return
+                return state if state.next_seq else None
             host = self._make_host(state, writer)
             await self._start(workflow_id, host, host.take_over(self._owner, reason))
+            return None
 
     async def cancel(self, workflow_id: str) -> None:
         """Ends a workflow without a result; returns when that is durable.

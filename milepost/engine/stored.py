@@ -38,14 +38,15 @@ class StoredReader:
     """Reads workflows for others, in threads."""
 
     def __init__(
-        self, store: Store, in_thread: InThread, settle: Callable[[str], Awaitable[None]]
+        self, store: Store, in_thread: InThread, settle: Callable[[str], Awaitable[State | None]]
     ) -> None:
         """Prepare to read.
 
         Args:
             store: Where the workflows are.
             in_thread: Runs a function that blocks.
-            settle: Takes an ended workflow over and writes that; raises if somebody else does.
+            settle: Takes an ended workflow over and writes that; returns its state, None if it has
+                not ended after all; raises if somebody else takes it over.
         """
         self._store = store
         self._in_thread = in_thread
@@ -65,7 +66,7 @@ class StoredReader:
             found = await self._in_thread(read_status, self._store, workflow_id)
             return found, found.settled or found.status not in ENDED, found.status in ENDED
 
-        return (await self._read_patiently(workflow_id, read))[0]
+        return (await self._read_patiently(workflow_id, read, _summarize))[0]
 
     async def summaries(self) -> list[WorkflowSummary]:
         """Returns all workflows; where one has ended, that is certain.
@@ -95,12 +96,18 @@ class StoredReader:
             state, settled = await self._in_thread(load_settled, self._store, workflow_id)
             return state, settled, state.status in ENDED
 
-        return await self._read_patiently(workflow_id, read)
+        return await self._read_patiently(workflow_id, read, lambda state: state)
 
     async def _read_patiently(
-        self, workflow_id: str, read: Callable[[], Awaitable[tuple[Read, bool, bool]]]
+        self,
+        workflow_id: str,
+        read: Callable[[], Awaitable[tuple[Read, bool, bool]]],
+        take: Callable[[State], Read],
     ) -> tuple[Read, bool]:
         """Reads until what is read is certain; ``read`` also tells if it is, and if it can be made.
+
+        What was made certain is not read again: where each of several readers makes it so, each
+        one's claim would be the next one's doubt, for ever. ``take`` makes the answer of it.
 
         Returns:
             What was read last, and whether it is certain.
@@ -118,9 +125,25 @@ class StoredReader:
                     return found, False
                 try:
                     takeovers += 1
-                    await self._settle(workflow_id)
+                    settled = await self._settle(workflow_id)
+                    if settled is not None:
+                        return take(settled), True
                 except LostOwnershipError:  # whoever got it may be about to write
                     if takeovers == TAKEOVERS_MAX:
                         raise
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+
+def _summarize(state: State) -> WorkflowSummary:
+    """Returns the summary of a state that is certain."""
+    assert state.status is not None, "an ended workflow has a status"
+    return WorkflowSummary(
+        workflow_id=state.workflow_id,
+        status=state.status,
+        owner=state.owner,
+        epoch=state.epoch,
+        created_us=state.created_us,
+        started_us=state.started_us,
+        ended_us=state.ended_us,
+    )

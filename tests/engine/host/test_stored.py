@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from front_desk import FrontDesk
+from milepost.engine import dispatcher as dispatcher_module
 from milepost.errors import LostOwnershipError, OutputNotAvailableError, WorkflowNotFoundError
 from milepost.journal import take_ownership
+from milepost.journal.states import settle_end
 from milepost.replay.state import Status
 
 FAN = ((), (), (), (0, 1, 2))
@@ -136,3 +138,34 @@ async def test_an_owner_that_was_succeeded_unnoticed_tells_nothing_of_its_own(
     assert isinstance(await desk.refused(call), LostOwnershipError | WorkflowNotFoundError)
     await desk.stage.settle()
     assert await first.live() == {}
+
+
+@pytest.mark.parametrize("ask", ["output", "status", "resume", "list"])
+async def test_an_end_that_was_made_certain_is_told_whoever_claims_the_workflow_then(
+    desk: FrontDesk, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    """Readers who make it certain one after the other must not wait for each other for ever."""
+    await desk.submit(())
+    store = desk.stage.store
+    take_ownership(store, "w", owner="another reader")
+    desk.stage.workers.find(0).returns(value="stays")
+    await desk.stage.settle()
+
+    def settle_and_be_followed(*given: Any) -> None:
+        settle_end(*given)
+        take_ownership(store, "w", owner="the next reader")
+
+    monkeypatch.setattr(dispatcher_module, "settle_end", settle_and_be_followed)
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "output": desk.output,
+        "status": lambda: desk.dispatcher.status("w"),
+        "resume": lambda: desk.dispatcher.resume("w"),
+        "list": desk.dispatcher.stored_statuses,
+    }
+    told = {
+        "output": "stays",
+        "status": "SUCCESSFUL",
+        "resume": "stored",
+        "list": {"w": "SUCCESSFUL"},
+    }
+    assert await asyncio.wait_for(calls[ask](), 60) == told[ask]

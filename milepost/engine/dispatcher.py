@@ -438,18 +438,30 @@ class Dispatcher:
             LostOwnershipError: If others claim it again and again.
             StorageUnavailableError: If the storage fails.
         """
-        host = self._hosts.get(workflow_id)
-        if host is not None and host.announced is None:
-            await host.sync()
-        if host is not None and host.announced is not None:
-            with suppress(LostOwnershipError):
-                with suppress(StorageUnavailableError):  # as far as known, it is still ours
-                    await host.confirm()
-                return host.announced.value
+        here = await self._read_status_here(workflow_id)
+        if here is not None:
+            return here.value
         stored = await self._stored.summary(workflow_id)
         under_way = stored.status in UNDER_WAY and not self._is_ours(stored.owner)
         alive = await self._owners.find_fresh() if under_way else frozenset()
         return self._see(stored, alive).value
+
+    async def _read_status_here(self, workflow_id: str) -> Status | None:
+        """Returns the status of a workflow that runs here; None if it does not, or no more."""
+        host = self._hosts.get(workflow_id)
+        if host is None:
+            return None
+        begun = host.announced is not None
+        try:
+            if host.announced is not host.state.status:  # others may read in the journal what is
+                await host.sync()  # on its way there, and tell it before the flush has returned
+            with suppress(StorageUnavailableError):  # as far as known, it is still ours
+                await host.confirm()
+        except (LostOwnershipError, StorageUnavailableError):
+            if not begun:
+                raise
+            return None
+        return host.announced
 
     def _see(self, stored: WorkflowSummary, alive: Collection[str]) -> Status:
         """Returns the status of a workflow that is not hosted here, as callers should see it."""

@@ -10,6 +10,7 @@ import pytest
 
 from front_desk import FrontDesk
 from milepost.engine import dispatcher as dispatcher_module
+from milepost.engine.host import WorkflowHost
 from milepost.errors import LostOwnershipError, OutputNotAvailableError, WorkflowNotFoundError
 from milepost.journal import take_ownership
 from milepost.journal.states import settle_end
@@ -169,3 +170,25 @@ async def test_an_end_that_was_made_certain_is_told_whoever_claims_the_workflow_
         "list": {"w": "SUCCESSFUL"},
     }
     assert await asyncio.wait_for(calls[ask](), 60) == told[ask]
+
+
+@pytest.mark.parametrize("end", ["SUCCESSFUL", "FAILED"])
+async def test_an_owner_waits_for_an_end_that_others_may_read_in_the_journal_already(
+    desk: FrontDesk, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Its flush hangs behind the write: a reader has told the end, and then it told RUNNING."""
+
+    async def confirm(self: WorkflowHost) -> None:
+        """Answers before the flush does."""
+
+    monkeypatch.setattr(WorkflowHost, "confirm", confirm)
+    await desk.submit(())
+    desk.stage.threads.hold()
+    worker = desk.stage.workers.find(0)
+    worker.raises() if end == "FAILED" else worker.returns(value="told")
+    await desk.stage.settle()
+    status = asyncio.create_task(desk.dispatcher.status("w"))
+    await desk.stage.settle()
+    assert not status.done()
+    desk.stage.threads.release()
+    assert await status == end

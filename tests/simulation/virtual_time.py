@@ -116,9 +116,11 @@ class Lock:
         self._taken = False
 
     def __enter__(self) -> None:
+        pause_s = 0.000_1
         while self._taken:
             assert current_fiber() is not None, "the event loop would wait for a thread"
-            pause(0.000_1)
+            pause(pause_s)
+            pause_s = min(2 * pause_s, 1.0)  # who holds it may be paused for minutes
         self._taken = True
 
     def __exit__(self, *given: object) -> None:

@@ -46,7 +46,7 @@ class Weather:
     def latency_s(self) -> float:
         """How long half a call of the storage takes."""
         if self.stormy and self._random.random() < 0.01:
-            return self._random.uniform(0.1, 3.0)
+            return self._random.uniform(0.1, 200.0 if self._random.random() < 0.1 else 3.0)
         return self._random.uniform(0.0001, self.slow)
 
     def fault(self, changes: bool) -> Fault | None:
@@ -266,7 +266,8 @@ class World:
 
     def pause(self, process: Process) -> None:
         """Stops a process for a while, and whatever of it is under way."""
-        process.resume_at = self._loop.time() + self.weather.pause_s()
+        until = self._loop.time() + self.weather.pause_s()
+        process.resume_at = max(process.resume_at, until)
         self.note("pause", process.name, f"{process.resume_at:.3f}")
 
     def strike(self, process: Process, how: Strike) -> None:

@@ -11,7 +11,12 @@ import pytest
 from front_desk import FrontDesk
 from milepost.engine import dispatcher as dispatcher_module
 from milepost.engine.host import WorkflowHost
-from milepost.errors import LostOwnershipError, OutputNotAvailableError, WorkflowNotFoundError
+from milepost.errors import (
+    LostOwnershipError,
+    OutputNotAvailableError,
+    WorkflowNotFoundError,
+    WorkflowNotResumableError,
+)
 from milepost.journal import take_ownership
 from milepost.journal.states import settle_end
 from milepost.replay.state import Status
@@ -192,3 +197,29 @@ async def test_an_owner_waits_for_an_end_that_others_may_read_in_the_journal_alr
     assert not status.done()
     desk.stage.threads.release()
     assert await status == end
+
+
+@pytest.mark.parametrize("end", ["success", "cancel"])
+async def test_a_resume_that_comes_a_moment_too_late_tells_how_the_workflow_ended(
+    desk: FrontDesk, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    await desk.submit(())
+    first = desk.dispatcher
+    desk.restart("another cluster")
+    find = desk.dispatcher._find_stored
+
+    async def find_and_be_overtaken(workflow_id: str) -> Any:
+        found = await find(workflow_id)
+        if end == "cancel":
+            await first.cancel("w")
+        else:
+            desk.stage.workers.find(0).returns(value="done")
+            await desk.stage.settle()
+        return found
+
+    monkeypatch.setattr(desk.dispatcher, "_find_stored", find_and_be_overtaken)
+    if end == "cancel":
+        refusal = await desk.refused(desk.dispatcher.resume("w"))
+        assert isinstance(refusal, WorkflowNotResumableError)
+    else:
+        assert await desk.dispatcher.resume("w") == "stored"

@@ -11,11 +11,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
+from milepost.engine.threads import InThread
 from milepost.errors import InvalidOptionError, StorageUnavailableError
 from milepost.journal import Store
 from milepost.journal.lease import (
@@ -28,7 +28,6 @@ from milepost.journal.lease import (
 )
 
 _log = logging.getLogger(__name__)
-InThread = Callable[..., Awaitable[Any]]
 
 LEASE_VARIABLE = "MILEPOST_LEASE_S"
 """Of the cluster's processes: how long a lease lasts, in seconds."""
@@ -56,20 +55,6 @@ def read_lease_s() -> float:
     if not 0 < lease_s < float("inf"):
         raise InvalidOptionError(f"{LEASE_VARIABLE} must be a number of seconds, not {text!r}")
     return lease_s
-
-
-def own_thread() -> InThread:
-    """Returns what runs functions in a thread of their own.
-
-    Among the flushes of many workflows a renewal would wait for all that came before it. A storage
-    that is slow must not make its owner look dead.
-    """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="milepost-lease")
-
-    async def run(function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(thread, function, *arguments)
-
-    return run
 
 
 class LeaseKeeper:

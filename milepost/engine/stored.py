@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from milepost.engine.threads import InThread
 from milepost.errors import LostOwnershipError
 from milepost.journal import Store, WorkflowSummary, list_summaries, load_settled, read_status
 from milepost.journal.summary import ENDED
 from milepost.replay.state import State
 
 Read = TypeVar("Read")
-InThread = Callable[..., Awaitable[Any]]
 
 PATIENCE_S = 2.0
 """How long a claimant may take to write, at least; taking over reads the whole journal."""

@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 from client import Client
 from milepost.engine import dispatcher as dispatcher_module
+from milepost.engine import hosting, threads
 from milepost.engine import leases as leases_module
 from milepost.engine.dispatcher import Dispatcher
 from milepost.engine.host import WorkflowHost
@@ -195,10 +196,10 @@ def _as_simulated(world: World) -> Iterator[None]:
         patch.object(reader, "os", bytes_),
         patch.object(writer, "threading", locks),
         patch.object(compaction, "threading", locks),
-        patch.object(dispatcher_module, "_now_us", world.now_us),
-        patch.object(dispatcher_module, "random", chance),
+        patch.object(hosting, "_now_us", world.now_us),
+        patch.object(hosting, "random", chance),
         patch.object(leases_module, "_now_us", world.now_us),
-        patch.object(leases_module, "ThreadPoolExecutor", lambda *given, **_: here().threads),
+        patch.object(threads, "ThreadPoolExecutor", lambda *given, **_: here().threads),
         patch.object(leases_module, "describe_machine", lambda: "simulated"),
         patch.object(leases_module, "describe_process", lambda: here().name),
         patch.object(dispatcher_module, "open_store", lambda storage, create: here().store),

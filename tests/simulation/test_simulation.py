@@ -20,7 +20,7 @@ from unittest.mock import patch
 import pytest
 
 from faulty_store import Disk
-from milepost.engine import dispatcher, host
+from milepost.engine import host, inquiries
 from milepost.errors import LostOwnershipError
 from milepost.journal import claim, states, writer
 from milepost.journal.claim import claim_epoch
@@ -129,7 +129,7 @@ GUARDS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "sync what another owner left": lambda: patch.object(Disk, "settle", _adopt_without_syncing),
     "durable before it is told": lambda: patch.object(host.WorkflowHost, "sync", never_async),
     "what is remembered may be of a deleted workflow": lambda: patch.object(
-        dispatcher, "is_settled", lambda *given: True
+        inquiries, "is_settled", lambda *given: True
     ),
     "reports that come twice": lambda: patch.object(
         decide, "_drop_settled", lambda state, report, outstanding: report

@@ -18,7 +18,7 @@ import msgpack
 import pytest
 
 from front_desk import FrontDesk
-from milepost.engine import dispatcher
+from milepost.engine import dispatcher, hosting
 from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
 from milepost.engine.messages import WorkerReport
 from milepost.errors import MilepostError, StorageUnavailableError, WorkflowNotFoundError
@@ -472,6 +472,6 @@ def desk(
     monkeypatch.setattr(dispatcher, "ThreadPoolExecutor", lambda *given, **named: stage.threads)
     monkeypatch.setattr(dispatcher, "RayWorkers", lambda *given: stage.workers)
     monkeypatch.setattr(dispatcher, "count_cpus", lambda: 2)
-    monkeypatch.setattr(dispatcher, "LeaseKeeper", NoLease)
+    monkeypatch.setattr(hosting, "LeaseKeeper", NoLease)
     yield FrontDesk(stage)
     stage.check()

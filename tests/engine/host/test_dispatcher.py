@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from front_desk import FrontDesk
-from milepost.engine import dispatcher
+from milepost.engine import recent
 from milepost.errors import (
     LostOwnershipError,
     OutputNotAvailableError,
@@ -367,14 +367,14 @@ async def test_a_submission_that_cannot_be_stored_can_be_sent_again(desk: FrontD
 async def test_ended_workflows_are_remembered_up_to_a_limit(
     desk: FrontDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "RECENT_MAX", 3)
+    monkeypatch.setattr(recent, "RECENT_MAX", 3)
     for number in range(10):
         await desk.submit((), nonce=str(number), workflow_id=f"w{number}")
         desk.stage.workers.desks[-1].returns(value=number)
         await desk.stage.settle()
-    assert len(desk.dispatcher._recent) == 3
-    assert len(desk.dispatcher._hosts) == 0
-    assert len(desk.dispatcher._locks) == 0
+    assert len(desk.dispatcher._hosting.recent) == 3
+    assert len(desk.dispatcher._hosting.hosts) == 0
+    assert len(desk.dispatcher._hosting._locks) == 0
     for number in range(10):
         sealed = await desk.dispatcher.output(f"w{number}")
         assert sealed._parts[3] == inline(0, msgpack.packb(number))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -32,6 +32,7 @@ FAN = ((), (), (), (0, 1, 2))
 LEASE_S = 9.0
 START_US = 1_700_000_000_000_000
 LATE_US = 300_000_000
+T = TypeVar("T")
 
 
 async def at_once(function: Callable[..., Any], *given: Any) -> Any:
@@ -123,10 +124,10 @@ async def test_an_owner_that_renewed_too_late_looks_whether_it_was_succeeded(
     loop, told, needed = asyncio.get_running_loop(), [], True
     until = loop.time() + LEASE_S + pause_s
 
-    async def pausing(function: Callable[..., Any], *given: Any) -> None:
+    async def pausing(function: Callable[..., T], /, *given: Any) -> T:
         if loop.time() >= LEASE_S:
             await asyncio.sleep(max(0.0, until - loop.time()))
-        function(*given)
+        return function(*given)
 
     async def note(late: bool) -> None:
         told.append(late)
@@ -152,9 +153,9 @@ async def test_an_owner_that_was_succeeded_stops_though_its_tasks_run_on(
     assert await desk.dispatcher.take_up("w", "cluster/0") == "resumed"
     await desk.stage.settle()
     assert not waiting.done()
-    await paused._check_ownership(late)
+    await paused._hosting._check_ownership(late)
     while not late and len(await paused.live()) > 1:
-        await paused._check_ownership(late)
+        await paused._hosting._check_ownership(late)
         await desk.stage.settle()
     await desk.stage.settle()
     assert isinstance(await waiting, LostOwnershipError)
@@ -329,12 +330,13 @@ def test_a_lease_is_renewed_while_every_flush_waits_for_the_storage(
 
     async def play() -> None:
         busy = dispatcher.Dispatcher("slow", "cluster", 0, None)
+        in_thread = busy._hosting._in_thread
         flushes = [
-            asyncio.create_task(busy._in_thread(stuck.wait)) for _ in range(2 * dispatcher.THREADS)
+            asyncio.ensure_future(in_thread(stuck.wait)) for _ in range(2 * dispatcher.THREADS)
         ]
         await asyncio.sleep(0)
         try:
-            await asyncio.wait_for(busy._leases.hold(), 20)
+            await asyncio.wait_for(busy._hosting._leases.hold(), 20)
             assert list(list_leases(store)) == ["cluster/0"]
         finally:
             stuck.set()

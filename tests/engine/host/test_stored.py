@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from front_desk import FrontDesk
-from milepost.engine import dispatcher as dispatcher_module
+from milepost.engine import hosting
 from milepost.engine.host import WorkflowHost
 from milepost.errors import (
     LostOwnershipError,
@@ -161,7 +161,7 @@ async def test_an_end_that_was_made_certain_is_told_whoever_claims_the_workflow_
         settle_end(*given)
         take_ownership(store, "w", owner="the next reader")
 
-    monkeypatch.setattr(dispatcher_module, "settle_end", settle_and_be_followed)
+    monkeypatch.setattr(hosting, "settle_end", settle_and_be_followed)
     calls: dict[str, Callable[[], Awaitable[Any]]] = {
         "output": desk.output,
         "status": lambda: desk.dispatcher.status("w"),
@@ -206,7 +206,7 @@ async def test_a_resume_that_comes_a_moment_too_late_tells_how_the_workflow_ende
     await desk.submit(())
     first = desk.dispatcher
     desk.restart("another cluster")
-    find = desk.dispatcher._find_stored
+    find = desk.dispatcher._hosting._find_stored
 
     async def find_and_be_overtaken(workflow_id: str) -> Any:
         found = await find(workflow_id)
@@ -217,7 +217,7 @@ async def test_a_resume_that_comes_a_moment_too_late_tells_how_the_workflow_ende
             await desk.stage.settle()
         return found
 
-    monkeypatch.setattr(desk.dispatcher, "_find_stored", find_and_be_overtaken)
+    monkeypatch.setattr(desk.dispatcher._hosting, "_find_stored", find_and_be_overtaken)
     if end == "cancel":
         refusal = await desk.refused(desk.dispatcher.resume("w"))
         assert isinstance(refusal, WorkflowNotResumableError)

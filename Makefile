@@ -65,7 +65,9 @@ mutants: $(INSTALLED)  ## remove each guard of the code in turn; shows which tes
 bench-quick: $(INSTALLED)  ## measure the engine beside plain Ray (ARGS=--skip-naps: one minute)
 	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
-lock: $(INSTALLED)  ## write requirements-dev.lock anew (ARGS=--upgrade for the newest versions)
+# Not the whole environment: it cannot be installed while the old lock contradicts pyproject.toml.
+lock:  ## write requirements-dev.lock anew (ARGS=--upgrade for the newest versions)
+	@test -x $(BIN)/uv || $(MAKE) $(INSTALLED)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --strip-extras \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--extra dev --output-file requirements-dev.lock $(ARGS) pyproject.toml

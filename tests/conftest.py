@@ -20,9 +20,24 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 # After the settings: it imports the cluster's helper, which reads the token once.
 from storage_servers import SERVERS, NotInstalledError, StorageServer
+from tallies import Tallies
 
 CHOSEN = os.environ.get("MILEPOST_TEST_SERVERS", " ".join(SERVERS)).split()
 """The storage servers to test on: all of them, unless the variable names some."""
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Prints what damage, crashes and rivals came to."""
+    for line in Tallies.of(config).lines():
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def tallies(pytestconfig: pytest.Config) -> Tallies:
+    """Counts outcomes for the tables at the end of the run."""
+    return Tallies.of(pytestconfig)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ else:
 RESULT = len(b"large" * 100_000) + sum(range(TASKS))
 
 
-@pytest.fixture(params=["s3", "gcs", "azure"])
+@pytest.fixture(params=["s3", "gcs", "azure", "s3fs"])
 def server(
     request: pytest.FixtureRequest, storage_server: Callable[[str], StorageServer]
 ) -> StorageServer:

@@ -26,6 +26,7 @@ from milepost.journal import (
     take_ownership,
 )
 from milepost.journal.store import Appender, Part
+from tallies import Tallies
 
 When = Literal["before", "torn", "after"]
 
@@ -208,7 +209,7 @@ def crash(
 @pytest.mark.parametrize("appendable", [True, False], ids=["appends", "objects"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_a_crash_at_any_call_loses_nothing_and_leaves_nothing(
-    program: Callable[[Store, Told], None], appendable: bool
+    program: Callable[[Store, Told], None], appendable: bool, tallies: Tallies
 ) -> None:
     whole, _ = crash(program, appendable, 0, "before")
     calls = whole.calls
@@ -220,11 +221,9 @@ def test_a_crash_at_any_call_loses_nothing_and_leaves_nothing(
             outcomes[recover(store.survivors(), told)] += 1
     assert sum(outcomes.values()) == 3 * len(calls)
     place = "appends" if appendable else "objects"
-    print(
-        f"\n{program.__name__}, {place}: {len(calls)} calls x before/torn/after: "
-        + ", ".join(f"{outcome} {count}" for outcome, count in sorted(outcomes.items()))
-        + ", lost 0",
-        end="",
+    row = f"{program.__name__}, {place}"
+    tallies.add(
+        "crash before, in, after each call", row, crashes=3 * len(calls), lost=0, **outcomes
     )
 
 

@@ -1,7 +1,4 @@
-"""A compacted journal that is flipped, cut or edited anywhere is refused, with file and offset.
-
-The table of kinds of damage and outcomes is printed by ``pytest -s``.
-"""
+"""A compacted journal that is flipped, cut or edited anywhere is refused, with file and offset."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ from milepost.journal import (
 )
 from milepost.journal import packing as packing_module
 from milepost.journal.compacted import BLOCK_HEAD_BYTES, HEAD_BYTES
+from tallies import Tallies
 
 FLUSHES = [[msgpack.packb([number, "a" * 20]), msgpack.packb(number)] for number in range(6)]
 LATER = [[b"\x07"], [msgpack.packb("z" * 150)]]
@@ -124,7 +122,7 @@ KINDS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
 @pytest.mark.parametrize("later", [True, False], ids=["with segments after it", "alone"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_damage_is_refused_with_its_place(
-    kind: str, later: bool, read: Callable[[MemoryStore], list[bytes]]
+    kind: str, later: bool, read: Callable[[MemoryStore], list[bytes]], tallies: Tallies
 ) -> None:
     store = build(later=later)
     key = key_of(store)
@@ -142,8 +140,13 @@ def test_any_damage_is_refused_with_its_place(
         outcomes[type(error).__name__] += 1
     assert outcomes
     place = "with more after it" if later else "alone"
-    told = ", ".join(f"{outcome} {count}" for outcome, count in sorted(outcomes.items()))
-    print(f"\n{read.__name__}, {place}, {kind}: {told}, overlooked 0, wrong 0", end="")
+    tallies.add(
+        "damage to a compacted journal",
+        f"{kind}, {place}, {read.__name__}",
+        refused_with_place=outcomes.total(),
+        overlooked=0,
+        wrong=0,
+    )
 
 
 @pytest.mark.parametrize("where", ["first block", "last block"])

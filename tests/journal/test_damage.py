@@ -23,10 +23,12 @@ from milepost.journal.segment import (
     encode_segment_head,
     parse_segment_head,
 )
+from tallies import Tallies
 
 FIRST = [[msgpack.packb({"n": n}) for n in range(3)], [msgpack.packb("b" * 150)], [b"\x07"]]
 SECOND = [[msgpack.packb(["s", n]) for n in range(2)], [msgpack.packb("y" * 30), b"\x09"]]
 ALL = [event for flush in FIRST + SECOND for event in flush]
+DAMAGE = "damage to a journal"
 
 
 def build(store: MemoryStore) -> list[str]:
@@ -58,7 +60,9 @@ def test_the_journal_of_these_tests_is_whole(memory_store: MemoryStore) -> None:
     assert read_events(memory_store) == ALL
 
 
-def test_a_journal_cut_at_any_byte_of_its_end_is_a_prefix_and_the_next_owner_goes_on() -> None:
+def test_a_journal_cut_at_any_byte_of_its_end_is_a_prefix_and_the_next_owner_goes_on(
+    tallies: Tallies,
+) -> None:
     store = MemoryStore()
     newest = build(store)[-1]
     content = store.get(newest)
@@ -75,6 +79,9 @@ def test_a_journal_cut_at_any_byte_of_its_end_is_a_prefix_and_the_next_owner_goe
             heir.flush([b"\x2a"])
             assert read_events(copy) == [*ALL[:kept], b"\x2a"]
     assert seen == {5, 7}
+    tallies.add(
+        DAMAGE, "newest segment cut at any byte, appends", torn_tail_dropped=len(content), wrong=0
+    )
 
 
 def copy_of(store: MemoryStore) -> MemoryStore:
@@ -84,7 +91,7 @@ def copy_of(store: MemoryStore) -> MemoryStore:
     return copy
 
 
-def test_an_old_segment_cut_at_any_byte_is_damage() -> None:
+def test_an_old_segment_cut_at_any_byte_is_damage(tallies: Tallies) -> None:
     store = MemoryStore()
     oldest = build(store)[0]
     content = store.get(oldest)
@@ -95,17 +102,24 @@ def test_an_old_segment_cut_at_any_byte_is_damage() -> None:
             read(store)
         assert caught.value.file == oldest
         assert caught.value.offset <= length
+    tallies.add(
+        DAMAGE, "old segment cut at any byte, appends", refused_with_place=len(content), wrong=0
+    )
 
 
-def test_an_object_cut_at_any_byte_is_damage() -> None:
+def test_an_object_cut_at_any_byte_is_damage(tallies: Tallies) -> None:
     store = MemoryStore(appendable=False)
     for key in build(store):
         content = store.get(key)
         for length in range(len(content)):
             store.put(key, [content[:length]])
-            with pytest.raises(CorruptJournalError):
+            with pytest.raises(CorruptJournalError) as caught:
                 read(store)
+            assert caught.value.file == key
         store.put(key, [content])
+        tallies.add(
+            DAMAGE, "any segment cut at any byte, objects", refused_with_place=len(content), wrong=0
+        )
     assert read_events(store) == ALL
 
 
@@ -118,19 +132,21 @@ def test_an_object_with_bytes_after_its_end_is_damage() -> None:
 
 
 def test_any_flipped_bit_is_an_error_or_costs_at_most_the_last_frame(
-    memory_store: MemoryStore,
+    memory_store: MemoryStore, tallies: Tallies
 ) -> None:
     store = memory_store
     segments = build(store)
     last = read(store)[-1]
-    torn = 0
+    bits = torn = 0
     for key in segments:
         content = store.get(key)
         for bit in range(len(content) * 8):
             store.put(key, [flip(content, bit)])
+            bits += 1
             try:
                 events = read_events(store)
-            except (CorruptJournalError, UnsupportedFormatError):
+            except (CorruptJournalError, UnsupportedFormatError) as error:
+                assert error.file == key  # noqa: PT017  it may also not be raised
                 continue
             assert store.appendable, f"bit {bit} of {key} was overlooked"
             assert (key, events) == (segments[-1], ALL[: last.first_seq])
@@ -138,6 +154,13 @@ def test_any_flipped_bit_is_an_error_or_costs_at_most_the_last_frame(
             torn += 1
         store.put(key, [content])
     assert (torn > 0) == store.appendable
+    tallies.add(
+        DAMAGE,
+        f"any bit flipped, {'appends' if store.appendable else 'objects'}",
+        refused_with_place=bits - torn,
+        torn_tail_dropped=torn,
+        wrong=0,
+    )
 
 
 def test_any_damage_shows_when_only_the_newest_segment_is_read() -> None:

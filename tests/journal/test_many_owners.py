@@ -37,6 +37,7 @@ from milepost.journal import (
 )
 from milepost.journal.store import Appender, Part
 from storage_servers import StorageServer
+from tallies import Tallies
 
 WRITERS = 4
 STALL_MS_MAX = 8
@@ -236,8 +237,9 @@ def test_nothing_acknowledged_is_lost_whatever_the_weather(
     examples: int,
     tmp_path: Path,
     storage_server: Callable[[str], StorageServer],
+    tallies: Tallies,
 ) -> None:
-    run_examples(kind, examples, tmp_path, storage_server, terms=5, flushes=12)
+    run_examples(kind, examples, tmp_path, storage_server, tallies, terms=5, flushes=12)
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("s3", 4), ("gcs", 8), ("azure", 4)])
@@ -246,8 +248,9 @@ def test_nothing_acknowledged_is_lost_in_a_bucket(
     examples: int,
     tmp_path: Path,
     storage_server: Callable[[str], StorageServer],
+    tallies: Tallies,
 ) -> None:
-    run_examples(kind, examples, tmp_path, storage_server, terms=3, flushes=6)
+    run_examples(kind, examples, tmp_path, storage_server, tallies, terms=3, flushes=6)
 
 
 def run_examples(
@@ -255,6 +258,7 @@ def run_examples(
     examples: int,
     folder: Path,
     servers: Callable[[str], StorageServer],
+    tallies: Tallies,
     *,
     terms: int,
     flushes: int,
@@ -280,8 +284,14 @@ def run_examples(
         total.failed += outcome.failed
 
     one()
-    print(
-        f"{kind}: {len(total.acknowledged)} acknowledged, {total.lost} lost, {total.failed} failed"
+    tallies.add(
+        "rival owners of one journal",
+        kind,
+        events_acknowledged=len(total.acknowledged),
+        owners_fenced=total.lost,
+        calls_failed=total.failed,
+        acknowledged_lost=0,
+        doubled=0,
     )
     assert total.acknowledged
     assert total.lost
@@ -335,6 +345,7 @@ def test_an_owner_that_was_stopped_and_goes_on_writes_nothing_that_counts(
     pause_ms: int,
     tmp_path: Path,
     storage_server: Callable[[str], StorageServer],
+    tallies: Tallies,
 ) -> None:
     uri = (
         str(tmp_path / "store")

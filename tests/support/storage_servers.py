@@ -54,12 +54,14 @@ class StorageServer:
         template: The URI of a folder in its bucket, ``{}`` for the folder.
         environment: What a process needs in its environment to use it.
         secrets: What must never be seen anywhere.
+        url: Where it speaks HTTP, if anybody needs that besides the URI.
     """
 
     name: str
     template: str
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    url: str = ""
 
     def uri(self, folder: str) -> str:
         """Return the URI of a folder in the bucket."""
@@ -132,7 +134,8 @@ def s3_server() -> Iterator[StorageServer]:
     command = [sys.executable, "-m", "moto.server", "-H", ADDRESS, "-p", str(port)]
     with running(command, f"{url}/moto-api/", {"MOTO_ACCOUNT_ID": "123456789012"}):
         send("PUT", f"{url}/{BUCKET}")
-        yield StorageServer("s3", s3_uri(port), secrets=(S3_KEY, S3_SECRET, quote(S3_SECRET, "")))
+        secrets = (S3_KEY, S3_SECRET, quote(S3_SECRET, ""))
+        yield StorageServer("s3", s3_uri(port), secrets=secrets, url=url)
 
 
 @contextmanager
@@ -239,10 +242,37 @@ def fsspec_memory() -> Iterator[StorageServer]:
     yield StorageServer("fsspec", "fsspec+memory://folder/{}")
 
 
+@contextmanager
+def s3fs_server() -> Iterator[StorageServer]:
+    """Run moto's server for s3fs, fsspec's way to S3, which shares nothing with pyarrow's.
+
+    Raises:
+        NotInstalledError: If one of them is not installed.
+    """
+    if importlib.util.find_spec("s3fs") is None:
+        raise NotInstalledError("no fsspec for S3: pip install s3fs")
+    from fsspec import config
+
+    with s3_server() as server:
+        settings = {
+            "FSSPEC_S3_ENDPOINT_URL": server.url,
+            "FSSPEC_S3_KEY": S3_KEY,
+            "FSSPEC_S3_SECRET": S3_SECRET,
+        }
+        config.set_conf_env(config.conf, settings)  # other processes read it when they start
+        try:
+            yield StorageServer(
+                "s3fs", f"fsspec+s3://{BUCKET}/{{}}", settings, secrets=server.secrets
+            )
+        finally:
+            config.conf.pop("s3")
+
+
 SERVERS: Mapping[str, Callable[[], AbstractContextManager[StorageServer]]] = {
     "s3": s3_server,
     "nanio": nanio_server,
     "gcs": gcs_server,
     "azure": azure_server,
     "fsspec": fsspec_memory,
+    "s3fs": s3fs_server,
 }

@@ -5,6 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 0
+KILLS ?= 200
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -14,7 +15,7 @@ AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-servers servers check format dictionary bench-journal bench-resume bench-quick \
-	mutants parity lock clean
+	campaign mutants parity lock clean
 
 help:  ## list these commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -36,6 +37,10 @@ servers:  ## install what pip cannot of the storage servers that the tests use (
 
 simulate: $(INSTALLED)  ## play many seeds of the simulation: SEEDS=100000 FIRST=0, or ARGS="--trace 17"
 	@cd tests/simulation && ../../$(BIN)/python simulate.py --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+campaign: $(INSTALLED)  ## kill random parts of real clusters: KILLS=200 SEED=1 KINDS=worker,dispatcher
+	@PYTHONPATH=benchmarks:docs/examples $(BIN)/python -m campaign --kills $(KILLS) \
+		$(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds "$(KINDS)") $(ARGS)
 
 check: $(INSTALLED)  ## lint, check formatting, types and the direction of imports
 	$(BIN)/ruff check .

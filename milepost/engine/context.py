@@ -22,12 +22,15 @@ class TaskContext:
         incarnation: Tells this workflow from deleted ones that had the same id.
         task_id: Its id, unique in the workflow.
         attempt: Which attempt this is, from 1.
+        epoch: That of the owner who ordered this attempt. It only rises; an outside system that
+            remembers the highest one it saw can refuse what a paused owner orders late.
     """
 
     workflow_id: str
     incarnation: int
     task_id: str
     attempt: int
+    epoch: int
 
     @property
     def idempotency_token(self) -> str:

@@ -245,6 +245,7 @@ class _SliceRun:
             incarnation=self._order.incarnation,
             task_id=task.task_id,
             attempt=task.attempt,
+            epoch=self._order.epoch,
         )
         token = current_task.set(context)
         try:

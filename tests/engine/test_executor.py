@@ -439,14 +439,15 @@ def test_nothing_runs_ahead_of_who_takes_the_reports(bench: Bench) -> None:
 def look_around() -> list[object]:
     context = current_task.get()
     assert context is not None
-    return [context.workflow_id, context.task_id, context.attempt, context.idempotency_token]
+    here = [context.workflow_id, context.task_id, context.attempt, context.epoch]
+    return [*here, context.idempotency_token]
 
 
 def test_a_task_knows_who_it_is_and_nobody_does_afterwards(bench: Bench) -> None:
     dag = gather(task(look_around).bind(), task(look_around).bind())
     values = bench.attempt(dag, 0, 1).values
     tokens = [value.pop() for value in (values[0], values[1])]
-    assert (values[0], values[1]) == (["w", "task_0", 2], ["w", "task_1", 2])
+    assert (values[0], values[1]) == (["w", "task_0", 2, 1], ["w", "task_1", 2, 1])
     assert tokens == [value[-1] for value in bench.attempt(dag, 0, 1).values.values()]
     assert tokens[0] != tokens[1]
     assert current_task.get() is None

@@ -1,0 +1,87 @@
+"""The command: ``make campaign KILLS=200 SEED=1 KINDS=worker,dispatcher``.
+
+Plays a campaign, checks what it left, and prints a table and a verdict. Where a promise was broken,
+the exit code is 1, and the ledger, the store and the logs of drivers stay for whoever looks why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from campaign.campaign import Campaign, StuckError
+from campaign.history import read_record
+from campaign.ledger import Reader
+from campaign.report import print_report
+from campaign.rules import find_violations
+from campaign.stage import Conditions
+from campaign.strikes import STRIKES
+from milepost.journal import open_store
+
+
+def main() -> int:
+    """Run the command; returns its exit code."""
+    given = _parse()
+    folder = Path(tempfile.mkdtemp(prefix="campaign-"))
+    conditions = Conditions(
+        folder=folder,
+        storage=str(folder / "store"),
+        seed=given.seed,
+        nodes=given.nodes,
+        drivers=given.drivers,
+        at_once=given.at_once,
+        lease_s=given.lease,
+    )
+    kinds = {kind: STRIKES[kind].weight for kind in given.kinds or STRIKES}
+    print(f"campaign of {given.kills} strikes, seed {given.seed}, in {folder}", flush=True)
+    began_s = time.monotonic()
+    stuck = ""
+    try:
+        leaks = Campaign(conditions, kinds, _say).play(given.kills)
+    except StuckError as error:
+        leaks, stuck = [], str(error)
+    record = read_record(Reader(conditions.ledger).read(), open_store(conditions.storage))
+    record.leaks = leaks
+    violations = find_violations(record)
+    print_report(record, violations)
+    print(f"took {time.monotonic() - began_s:.0f} s")
+    if stuck:
+        print(f"STUCK  {stuck}")
+    if violations or stuck or given.keep:
+        print(f"ledger, store and logs are kept in {folder}; the seed is {given.seed}")
+    else:
+        shutil.rmtree(folder)
+    return 1 if violations or stuck else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="campaign", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200, help="how many strikes")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="by default the time")
+    parser.add_argument("--kinds", type=_parse_kinds, help=f"some of {', '.join(STRIKES)}")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of a cluster beside the head")
+    parser.add_argument("--drivers", type=int, default=2, help="drivers of a cluster")
+    parser.add_argument("--at-once", type=int, default=3, help="workflows under way per driver")
+    parser.add_argument("--lease", type=float, default=3.0, help="how long a lease lasts, s")
+    parser.add_argument("--keep", action="store_true", help="keep ledger, store and logs anyway")
+    return parser.parse_args()
+
+
+def _parse_kinds(text: str) -> list[str]:
+    kinds = [each for each in text.replace(",", " ").split() if each]
+    unknown = sorted(set(kinds) - set(STRIKES))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such kinds: {', '.join(unknown)}")
+    return kinds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,7 +18,12 @@ TOOLS = {
     "ls": ("listing", "List the workflows, the newest first."),
     "show": ("workflow", "Show a workflow: status, tasks by state, owners, errors."),
     "state": ("past", "Rebuild the state after an event, or at a time."),
-    "tasks": ("tasks", "List the tasks: state, attempts, duration, size of the result."),
+    "stats": (
+        "statistics",
+        "Say what a workflow cost: bytes, writes, retries, slowest tasks, critical path.",
+    ),
+    "tail": ("following", "Print the newest events; with -f those to come, too."),
+    "tasks": ("tasks", "List the tasks: state, attempts, time in queue and at work, worker, size."),
     "verify": ("verification", "Check that all that is stored is whole, and every event legal."),
     "why": ("waiting", "Say what a workflow waits for, and what to do."),
 }

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from milepost.errors import CorruptJournalError, IllegalEventError
+from milepost.journal.frame import Frame
 from milepost.journal.opening import open_store
 from milepost.journal.reader import read_journal
 from milepost.journal.store import Store
@@ -65,17 +66,7 @@ class History:
             StorageUnavailableError: If the storage fails.
         """
         for frame in read_journal(self.store, self.workflow_id):
-            try:
-                for seq, event in enumerate(decode_all(frame.raw), frame.first_seq):
-                    yield Entry(
-                        seq=seq,
-                        epoch=frame.epoch,
-                        file=frame.file,
-                        offset=frame.offset,
-                        event=event,
-                    )
-            except (EventFormatError, ValueError) as error:
-                raise CorruptJournalError(frame.file, frame.offset, str(error)) from error
+            yield from decode_frame(frame)
 
     def state_at(self, *, seq: int | None = None, at_us: int | None = None) -> State:
         """Rebuild the state at a point in the past.
@@ -102,6 +93,28 @@ class History:
                 break
             apply_entry(state, entry)
         return state
+
+
+def decode_frame(frame: Frame) -> Iterator[Entry]:
+    """Decode the events of a frame.
+
+    Args:
+        frame: The frame.
+
+    Yields:
+        Each event with its place.
+
+    Raises:
+        CorruptJournalError: If they are no events.
+        UnsupportedFormatError: If a newer Milepost wrote them.
+    """
+    try:
+        for seq, event in enumerate(decode_all(frame.raw), frame.first_seq):
+            yield Entry(
+                seq=seq, epoch=frame.epoch, file=frame.file, offset=frame.offset, event=event
+            )
+    except (EventFormatError, ValueError) as error:
+        raise CorruptJournalError(frame.file, frame.offset, str(error)) from error
 
 
 def apply_entry(state: State, entry: Entry) -> None:

@@ -8,7 +8,8 @@ import click
 
 from milepost.errors import TaskNotFoundError
 from milepost.journal.tool.place import chosen_history
-from milepost.journal.tool.text import print_json, print_table
+from milepost.journal.tool.table import print_table
+from milepost.journal.tool.text import print_json
 from milepost.replay.state import State, TaskState
 
 

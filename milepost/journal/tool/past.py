@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 
 import click
 
+from milepost.journal.tool.moment import parse_moment
 from milepost.journal.tool.place import chosen_history
 from milepost.journal.tool.text import print_json
 from milepost.journal.tool.workflow import describe_state, print_state
@@ -32,11 +33,4 @@ def _parse(at: str | None) -> tuple[int | None, int | None]:
         return None, None
     if at.isascii() and at.isdigit():
         return int(at), None
-    try:
-        time = datetime.fromisoformat(at)
-    except ValueError:
-        raise click.BadParameter(
-            f"{at!r} is no event's number and no time", param_hint="--at"
-        ) from None
-    time = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return None, round(time.timestamp() * 1_000_000)
+    return None, parse_moment(at, time.time_ns() // 1000, "--at")

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 import click
 
+from milepost.journal.story import TaskRecord, read_story
 from milepost.journal.tool.place import chosen_history
-from milepost.journal.tool.text import print_json, print_table
-from milepost.replay.state import State, TaskState
+from milepost.journal.tool.table import print_table
+from milepost.journal.tool.text import print_json, show_size, show_span
+from milepost.replay.state import TaskState
+
+SORTS: dict[str, Callable[[TaskRecord], Any]] = {
+    "duration": lambda each: -(each.run_us or 0),
+    "queue": lambda each: -(each.queue_us or 0),
+    "attempts": lambda each: -each.attempts,
+    "bytes": lambda each: -(each.bytes or 0),
+    "start": lambda each: each.started_us or each.scheduled_us or 2**63,
+}
+"""What can be sorted by; the largest first, but for the start."""
 
 
 @click.command("tasks")
@@ -21,53 +33,46 @@ from milepost.replay.state import State, TaskState
     type=click.Choice([each.name for each in TaskState], case_sensitive=False),
     help="Only tasks in this state.",
 )
+@click.option("--function", metavar="TEXT", help="Only tasks whose function's name has this in it.")
+@click.option("--sort", type=click.Choice(list(SORTS)), help="By default as in the graph.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @click.pass_context
 def command(
-    context: click.Context, workflow_id: str, wanted: str | None, limit: int | None, as_json: bool
+    context: click.Context,
+    workflow_id: str,
+    wanted: str | None,
+    function: str | None,
+    sort: str | None,
+    limit: int | None,
+    as_json: bool,
 ) -> None:
-    """List the tasks: state, attempts, duration, size of the result."""
-    state = chosen_history(context, workflow_id).state_at()
-    kind = TaskState[wanted.upper()] if wanted else None
-    found = islice(_describe_tasks(state, kind), limit)
+    """List the tasks: state, attempts, time in queue and at work, worker, size."""
+    found: Iterable[TaskRecord] = (
+        each
+        for each in read_story(chosen_history(context, workflow_id)).tasks()
+        if (wanted is None or each.state == wanted.upper())
+        and (function is None or function in each.function)
+    )
+    if sort is not None:
+        found = sorted(found, key=SORTS[sort])
+    found = islice(found, limit)
     if as_json:
         for each in found:
-            print_json(each)
+            print_json({**asdict(each), "run_us": each.run_us, "queue_us": each.queue_us})
         return
-    heads = ("TASK", "FUNCTION", "STATE", "ATTEMPTS", "DURATION", "BYTES")
-    rows = [
-        (
-            each["task"],
-            each["function"],
-            each["state"],
-            each["attempts"],
-            each["shown"],
-            each["bytes"],
-        )
-        for each in map(_with_duration, found)
-    ]
-    print_table(heads, rows)
+    heads = ("TASK", "FUNCTION", "STATE", "TRIES", "QUEUED", "LASTED", "WORKER", "SIZE")
+    print_table(heads, map(_row, found))
 
 
-def _describe_tasks(state: State, wanted: TaskState | None) -> Iterator[dict[str, Any]]:
-    graph = state.graph
-    for task, stands in enumerate(state.tasks):
-        if wanted is not None and stands != wanted:
-            continue
-        result = state.results[task]
-        yield {
-            "task": graph.task_id(task),
-            "function": graph.functions[graph.node_functions[task]].name,
-            "state": TaskState(stands).name,
-            "attempts": state.attempts[task],
-            "started_us": state.task_started_us[task],
-            "ended_us": state.task_ended_us[task],
-            "bytes": result.size if result else None,
-        }
-
-
-def _with_duration(told: dict[str, Any]) -> dict[str, Any]:
-    lasted_us = told["ended_us"] - told["started_us"] if told["ended_us"] else None
-    shown = "-" if lasted_us is None else f"{lasted_us / 1e6:.3f} s"
-    return {**told, "shown": shown, "bytes": "-" if told["bytes"] is None else told["bytes"]}
+def _row(each: TaskRecord) -> tuple[object, ...]:
+    return (
+        each.task,
+        each.function,
+        each.state,
+        each.attempts,
+        show_span(each.queue_us),
+        show_span(each.run_us),
+        each.worker or "-",
+        show_size(each.bytes),
+    )

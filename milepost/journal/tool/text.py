@@ -1,12 +1,31 @@
-"""What commands print: tables and JSON. Nothing a journal holds can drive the terminal."""
+"""What commands print: text and JSON. Nothing a journal holds can drive the terminal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import shutil
+import sys
 from datetime import UTC, datetime, timedelta
 
 import click
+
+STYLES: dict[str, tuple[str, bool]] = {
+    "SUCCESSFUL": ("green", False),
+    "COMMITTED": ("green", False),
+    "RUNNING": ("cyan", False),
+    "SCHEDULED": ("cyan", False),
+    "PENDING": ("yellow", False),
+    "READY": ("yellow", False),
+    "RESUMABLE": ("magenta", False),
+    "EXTENDED": ("blue", False),
+    "FAILED": ("red", True),
+    "LOST": ("red", False),
+    "CANCELED": ("bright_black", False),
+    "DROPPED": ("bright_black", False),
+    "WAITING": ("bright_black", False),
+}
+"""The colour of a word, and whether it is bold. Colour never tells what words do not."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -28,6 +47,30 @@ def clean(text: str) -> str:
     )
 
 
+def terminal_columns() -> int | None:
+    """Tell how wide the terminal is.
+
+    Returns:
+        Its columns; None if the output goes elsewhere.
+    """
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def paint(text: str, word: str) -> str:
+    """Give text the colour of a word; :func:`click.echo` takes it away again in a pipe.
+
+    Args:
+        text: The text.
+        word: What it is about, as ``FAILED``.
+
+    Returns:
+        The text, with colour if the word has one.
+    """
+    colour, bold = STYLES.get(word, ("", False))
+    plain = not colour or "NO_COLOR" in os.environ
+    return text if plain else click.style(text, fg=colour, bold=bold or None)
+
+
 def show_time(at_us: int) -> str:
     """Write a time for people.
 
@@ -45,6 +88,51 @@ def show_time(at_us: int) -> str:
         return f"{at_us} us"
 
 
+def show_span(us: float | None) -> str:
+    """Write a duration for people.
+
+    Args:
+        us: Microseconds; None is unknown.
+
+    Returns:
+        It in the unit that fits, with about three digits, or ``-``.
+    """
+    if us is None:
+        return "-"
+    if us < 0:
+        return f"-{show_span(-us)}"
+    if us < 1000:
+        return f"{us:.0f} us"
+    if us < 1_000_000:
+        return f"{us / 1000:.3g} ms" if us < 999_500 else "1.00 s"
+    seconds = us / 1e6
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours / 24:.1f} d"
+
+
+def show_size(size: float | None) -> str:
+    """Write a number of bytes for people.
+
+    Args:
+        size: Bytes; None is unknown.
+
+    Returns:
+        It in the unit that fits, or ``-``.
+    """
+    if size is None:
+        return "-"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.1f} TiB"
+
+
 def print_json(value: object) -> None:
     """Print one JSON document in one line.
 
@@ -52,17 +140,3 @@ def print_json(value: object) -> None:
         value: Plain data with finite numbers.
     """
     click.echo(json.dumps(value, allow_nan=False))
-
-
-def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows in columns.
-
-    Args:
-        heads: The heads of the columns.
-        rows: The cells, as many in each row.
-    """
-    table = [list(heads), *([clean(str(cell)) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())

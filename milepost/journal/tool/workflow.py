@@ -11,7 +11,7 @@ from milepost.journal.summary import summarize
 from milepost.journal.tool.listing import describe_unsettled
 from milepost.journal.tool.place import chosen_history
 from milepost.journal.tool.plain import to_plain
-from milepost.journal.tool.text import clean, print_json, show_time
+from milepost.journal.tool.text import clean, paint, print_json, show_time
 from milepost.replay.events import OwnershipTaken
 from milepost.replay.state import State, TaskState
 
@@ -79,10 +79,13 @@ def print_state(told: dict[str, Any]) -> None:
     """
     for name in ("workflow_id", "status", "unsettled", "events", "durability", "versions"):
         if told.get(name):
-            click.echo(f"{name:12} {clean(str(told[name]))}")
+            value = str(told[name])
+            click.echo(f"{name:12} {paint(clean(value), value if name == 'status' else '')}")
     for name in ("created", "started", "ended"):
         click.echo(f"{name:12} {show_time(told[name + '_us'])}")
-    counts = ", ".join(f"{count} {name.lower()}" for name, count in told["tasks"].items())
+    counts = ", ".join(
+        paint(f"{count} {name.lower()}", name) for name, count in told["tasks"].items()
+    )
     click.echo(f"{'tasks':12} {counts or 'none'}")
     for each in told.get("owners", ()):
         line = f"epoch {each['epoch']} by {each['owner']} ({each['reason']})"

@@ -290,6 +290,19 @@ class CorruptJournalError(MilepostError):
         )
 
 
+class AlteredJournalError(CorruptJournalError):
+    """Stored bytes contradict the hash chain though their checksums are right: no accident.
+
+    Somebody changed, dropped, moved or added something. Nothing was changed by this library.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file} was altered at byte {self.offset}: {self.reason}; its checksums are "
+            f"right, so this was no accident: compare it with a copy (it was not touched)"
+        )
+
+
 class CorruptBlobError(MilepostError):
     """A stored value does not have the content that its digest promises."""
 

@@ -79,7 +79,7 @@ ERRORS = {
             "WorkflowNotResumableError": {},
         },
         "CorruptBlobError": {},
-        "CorruptJournalError": {},
+        "CorruptJournalError": {"AlteredJournalError": {}},
         "EngineUnavailableError": {},
         "IllegalEventError": {},
         "LostOwnershipError": {},

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from milepost.errors import CorruptJournalError, UnsupportedFormatError
+from milepost.errors import AlteredJournalError, CorruptJournalError, UnsupportedFormatError
 from milepost.journal.compression import decompress
 from milepost.journal.frame import CHAIN_START, RAW_BYTES_MAX, Frame, chain_frame
 from milepost.journal.layout import CompactedName
@@ -184,9 +184,9 @@ def parse_head(buffer: Part, name: CompactedName, file: str) -> CompactedHead:
     if version != FORMAT_VERSION or flags or dictionary:
         raise CorruptJournalError(file, 0, "its head has flags that this version does not know")
     if CompactedName(next_seq, epoch, chain) != name:
-        raise CorruptJournalError(file, 0, "head is the one of another compacted object")
+        raise AlteredJournalError(file, 0, "head is the one of another compacted object")
     if not blocks or not HEAD_BYTES <= last < whole:
-        raise CorruptJournalError(file, 0, "its head contradicts itself")
+        raise AlteredJournalError(file, 0, "its head contradicts itself")
     return CompactedHead(
         name=name, journal_id=journal_id, block_count=blocks, whole_bytes=whole, last_offset=last
     )
@@ -235,12 +235,12 @@ def read_blocks(
     window = _Window(store, file, WINDOW_BYTES)
     head = parse_head(window.at(0, HEAD_BYTES), name, file)
     if journal_id not in (None, head.journal_id):
-        raise CorruptJournalError(file, 0, "the next segment goes on from another journal")
+        raise AlteredJournalError(file, 0, "the next segment goes on from another journal")
     offset, previous_bytes, seq, chain = HEAD_BYTES, 0, 0, CHAIN_START
     for _ in range(head.block_count):
         block = _read_block(window, offset, head)
         if (block.previous_bytes, block.before) != (previous_bytes, chain) or block.first_seq < seq:
-            raise CorruptJournalError(file, offset, "block does not fit the one before it")
+            raise AlteredJournalError(file, offset, "block does not fit the one before it")
         yield block
         offset, previous_bytes, seq, chain = block.end, block.size, block.first_seq + 1, block.after
     if (offset, offset - previous_bytes) != (head.whole_bytes, head.last_offset):
@@ -248,7 +248,7 @@ def read_blocks(
     if len(window.at(offset, 1)):
         raise CorruptJournalError(file, offset, "there are bytes after its end")
     if chain != name.chain:
-        raise CorruptJournalError(file, offset - previous_bytes, "its end does not have its chain")
+        raise AlteredJournalError(file, offset - previous_bytes, "its end does not have its chain")
 
 
 def read_blocks_backward(store: Store, name: CompactedName, file: str) -> Iterator[Block]:
@@ -276,13 +276,13 @@ def read_blocks_backward(store: Store, name: CompactedName, file: str) -> Iterat
     while True:
         block = _read_block(window, offset, head)
         if (block.end, block.after) != (end, chain):
-            raise CorruptJournalError(file, offset, "block does not fit the one after it")
+            raise AlteredJournalError(file, offset, "block does not fit the one after it")
         yield block
         if offset == HEAD_BYTES:
             return
         end, offset, chain = offset, offset - block.previous_bytes, block.before
         if not HEAD_BYTES <= offset < end:
-            raise CorruptJournalError(file, end, "block before this one cannot be where it says")
+            raise AlteredJournalError(file, end, "block before this one cannot be where it says")
 
 
 class _Window:
@@ -350,7 +350,7 @@ def unpack_frames(block: Block, file: str) -> Iterator[Frame]:
     columns, raw = _unfold(block, file)
     epochs, counts, lengths = columns
     if sum(lengths) != len(raw):
-        raise CorruptJournalError(file, block.offset, "frames of the block do not fill it")
+        raise AlteredJournalError(file, block.offset, "frames of the block do not fill it")
     start, seq, chain = 0, block.first_seq, block.before
     offset, stop = block.offset, block.end
     for epoch, count, length in zip(epochs, counts, lengths, strict=True):
@@ -360,7 +360,7 @@ def unpack_frames(block: Block, file: str) -> Iterator[Frame]:
         yield Frame(epoch, seq, count, piece, chain, file, offset, stop)
         start, seq = end, seq + count
     if chain != block.after:
-        raise CorruptJournalError(file, offset, "chain is broken: events were changed or replaced")
+        raise AlteredJournalError(file, offset, "chain is broken: events were changed or replaced")
 
 
 def _unfold(block: Block, file: str) -> tuple[list[tuple[int, ...]], bytes]:
@@ -370,11 +370,12 @@ def _unfold(block: Block, file: str) -> tuple[list[tuple[int, ...]], bytes]:
         if not table.size:
             raise ValueError(f"block of {count} frames")
         content = decompress(block.payload, BLOCK_RAW_BYTES_MAX)
-    except (ValueError, MemoryError) as error:
-        reason = str(error) or "it is too large to unpack"
-        raise CorruptJournalError(file, block.offset, reason) from error
+    except MemoryError as error:
+        raise CorruptJournalError(file, block.offset, "it is too large to unpack") from error
+    except ValueError as error:
+        raise AlteredJournalError(file, block.offset, str(error)) from error
     if len(content) != block.raw_bytes or len(content) < table.size:
-        raise CorruptJournalError(file, block.offset, "block has another length than it says")
+        raise AlteredJournalError(file, block.offset, "block has another length than it says")
     fields = table.unpack_from(content)
     columns = [fields[:count], fields[2 * count :], fields[count : 2 * count]]
     return columns, content[table.size :]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias, TypeVar
 
-from milepost.errors import CorruptJournalError
+from milepost.errors import AlteredJournalError, CorruptJournalError
 from milepost.journal.layout import (
     CompactedName,
     SegmentName,
@@ -122,7 +122,7 @@ def list_journal(store: Store, workflow_id: str) -> Listing:
     for one, other in pairwise(segments):
         if (one.epoch, one.index) == (other.epoch, other.index):
             key = segments_folder(workflow_id) + str(other)
-            raise CorruptJournalError(key, 0, f"segment {one} has the same place")
+            raise AlteredJournalError(key, 0, f"segment {one} has the same place")
     return Listing(
         workflow_id=workflow_id,
         segments=segments,
@@ -244,7 +244,7 @@ def _parent_head(store: Store, key: str, name: SegmentName, child: SegmentHead) 
     if head is None:
         raise CorruptJournalError(key, 0, "segment head is damaged")
     if head.journal_id != child.journal_id or head.first_seq > child.first_seq:
-        raise CorruptJournalError(key, 0, f"segment {child.name} goes on from another journal")
+        raise AlteredJournalError(key, 0, f"segment {child.name} goes on from another journal")
     return head
 
 

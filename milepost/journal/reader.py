@@ -15,7 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from milepost.errors import CorruptJournalError, StorageUnavailableError, WorkflowNotFoundError
+from milepost.errors import (
+    AlteredJournalError,
+    CorruptJournalError,
+    StorageUnavailableError,
+    WorkflowNotFoundError,
+)
 from milepost.journal.compacted import read_blocks, read_head, unpack_frames
 from milepost.journal.frame import CHAIN_START, Frame
 from milepost.journal.layout import segments_folder
@@ -248,14 +253,26 @@ def _read_segment(store: Store, link: Link, settle: bool) -> Iterator[Frame]:
     length = sealed.sealed_bytes if sealed else store.settle(link.key) if settle else None
     content = store.get(link.key, 0, length)
     if sealed and len(content) < sealed.sealed_bytes:
-        reason = f"{sealed.sealed_bytes} bytes of it are sealed, so its end is missing"
-        raise CorruptJournalError(link.key, len(content), reason)
+        raise _cut_off(link, sealed, content)
     next_seq, chain = link.head.first_seq, link.head.chain
     for frame in scan_frames(content, link.head, link.key, sealed=sealed is not None):
         next_seq, chain = frame.next_seq, frame.chain
         yield frame
     if sealed and (chain, next_seq) != (sealed.chain, link.next_seq):
-        raise CorruptJournalError(link.key, len(content), "the next segment does not fit its end")
+        raise AlteredJournalError(link.key, len(content), "the next segment does not fit its end")
+
+
+def _cut_off(link: Link, sealed: Parent, content: bytes) -> CorruptJournalError:
+    """Tell an end that is missing from a frame that somebody cut out before it."""
+    try:
+        for _ in scan_frames(content, link.head, link.key, sealed=True):
+            pass
+    except AlteredJournalError as error:
+        return error
+    except CorruptJournalError:
+        pass  # where the last frame is cut through
+    reason = f"{sealed.sealed_bytes} bytes of it are sealed, so its end is missing"
+    return CorruptJournalError(link.key, len(content), reason)
 
 
 def _read_base(store: Store, base: Base, settle: bool) -> Iterator[Frame]:
@@ -265,12 +282,12 @@ def _read_base(store: Store, base: Base, settle: bool) -> Iterator[Frame]:
     for block in read_blocks(store, base.name, base.key, base.journal_id):
         offset = block.offset
         if block.first_seq != seq:
-            raise CorruptJournalError(base.key, offset, f"block of event {seq} is missing")
+            raise AlteredJournalError(base.key, offset, f"block of event {seq} is missing")
         for frame in unpack_frames(block, base.key):
             seq, epoch = frame.next_seq, frame.epoch
             yield frame
     if (seq, epoch) != (base.name.next_seq, base.name.epoch):
-        raise CorruptJournalError(base.key, offset, f"it ends before event {seq}, not as it says")
+        raise AlteredJournalError(base.key, offset, f"it ends before event {seq}, not as it says")
 
 
 def read_journal(store: Store, workflow_id: str) -> Iterator[Frame]:

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from milepost.errors import CorruptJournalError, UnsupportedFormatError
+from milepost.errors import AlteredJournalError, CorruptJournalError, UnsupportedFormatError
 from milepost.journal.dictionary import DICTIONARY, is_known
 from milepost.journal.frame import (
     CHAIN_START,
@@ -188,11 +188,11 @@ def _checked(fields: tuple[int | bytes, ...], name: SegmentName, file: str) -> S
     if version != FORMAT_VERSION or flags:
         raise CorruptJournalError(file, 0, "segment head has flags this version does not know")
     if _name(epoch, index, nonce) != name:
-        raise CorruptJournalError(file, 0, "segment head is the one of another segment")
+        raise AlteredJournalError(file, 0, "segment head is the one of another segment")
     if first and (first_seq or sealed_bytes or name.index):
-        raise CorruptJournalError(file, 0, "segment head names no parent but is not the first")
+        raise AlteredJournalError(file, 0, "segment head names no parent but is not the first")
     if not first and not _precedes(parent, name):
-        raise CorruptJournalError(file, 0, f"segment head names {parent.name} as its parent")
+        raise AlteredJournalError(file, 0, f"segment head names {parent.name} as its parent")
     return SegmentHead(
         name=name,
         journal_id=bytes(journal_id),
@@ -289,7 +289,7 @@ def _read_frame(
         return None
     if head.first_seq != seq or head.epoch != segment.name.epoch or not head.event_count:
         reason = f"frame of events from {head.first_seq} in epoch {head.epoch} where {seq} is due"
-        raise CorruptJournalError(file, offset, reason)
+        raise AlteredJournalError(file, offset, reason)
     start = offset + FRAME_HEAD_BYTES
     payload = view[start : start + head.stored_bytes]
     if len(payload) < head.stored_bytes or zlib.crc32(payload) != head.payload_crc:
@@ -305,9 +305,9 @@ def _verified_payload(
     try:
         raw = unpack_payload(head, payload, dictionary)
     except ValueError as error:
-        raise CorruptJournalError(file, offset, str(error)) from error
+        raise AlteredJournalError(file, offset, str(error)) from error
     if chain_frame(chain, head.epoch, head.first_seq, head.event_count, raw) != head.chain:
-        raise CorruptJournalError(file, offset, "chain is broken: events were changed or replaced")
+        raise AlteredJournalError(file, offset, "chain is broken: events were changed or replaced")
     return raw
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from milepost.errors import (
+    AlteredJournalError,
     CorruptBlobError,
     CorruptJournalError,
     IllegalEventError,
@@ -27,7 +28,8 @@ from milepost.errors import (
 from milepost.journal.blob import HEAD_BYTES as BLOB_HEAD_BYTES
 from milepost.journal.blob import check_blob
 from milepost.journal.claim import list_claims
-from milepost.journal.frame import Frame
+from milepost.journal.frame import CHAIN_START, Frame
+from milepost.journal.head import Head, HeadWatch
 from milepost.journal.layout import (
     BLOBS,
     WORKFLOWS,
@@ -70,6 +72,8 @@ class Kind(StrEnum):
 
     DAMAGE = "damage"
     """Fault: bytes of the journal or of a blob are not what their checksums, chain or links say."""
+    ALTERED = "altered"
+    """Fault: checksums are right, but chain, links or a noted head are not: no accident."""
     UNSUPPORTED = "unsupported"
     """Fault: a newer Milepost seems to have written it, so that nothing can be said of it."""
     ILLEGAL = "illegal"
@@ -143,7 +147,9 @@ class Verification:
         return tuple(each for each in self.findings if each.kind.is_fault)
 
 
-def verify(store: Store, workflow_id: str, *, deep: bool = False) -> Verification:
+def verify(
+    store: Store, workflow_id: str, *, deep: bool = False, noted: Head | None = None
+) -> Verification:
     """Check everything stored of a workflow.
 
     Checksums, the hash chain, the numbers of events, the epochs, the links between segments, the
@@ -154,6 +160,7 @@ def verify(store: Store, workflow_id: str, *, deep: bool = False) -> Verificatio
         store: Where the workflow is.
         workflow_id: The workflow.
         deep: Read and hash every blob, too.
+        noted: A head noted earlier; that the journal does not go on from it is a fault.
 
     Returns:
         What was found.
@@ -165,8 +172,8 @@ def verify(store: Store, workflow_id: str, *, deep: bool = False) -> Verificatio
     """
     for _ in range(READS_MAX - 1):
         with suppress(_ChangedError):
-            return _Verifier(store, workflow_id).run(deep)
-    return _Verifier(store, workflow_id, last=True).run(deep)
+            return _Verifier(store, workflow_id, noted=noted).run(deep)
+    return _Verifier(store, workflow_id, last=True, noted=noted).run(deep)
 
 
 def verify_all(store: Store, *, deep: bool = False) -> Iterator[Verification]:
@@ -199,10 +206,14 @@ class _ChangedError(Exception):
 class _Verifier:
     """One look at one workflow."""
 
-    def __init__(self, store: Store, workflow_id: str, *, last: bool = False) -> None:
+    def __init__(
+        self, store: Store, workflow_id: str, *, last: bool = False, noted: Head | None = None
+    ) -> None:
         self._store = store
         self._id = workflow_id
         self._last = last
+        self._watch = HeadWatch(noted)
+        self._head = Head(0, CHAIN_START)
         self._state = State()
         self._epoch = 0
         self._epochs: set[int] = set()
@@ -240,6 +251,10 @@ class _Verifier:
     def _find(self, kind: Kind, key: str, reason: str, offset: int = 0) -> None:
         self._findings.append(Finding(kind=kind, key=key, offset=offset, reason=reason))
 
+    def _blame(self, error: CorruptJournalError) -> None:
+        kind = Kind.ALTERED if isinstance(error, AlteredJournalError) else Kind.DAMAGE
+        self._find(kind, error.file, error.reason, error.offset)
+
     def _read(self) -> Tip | None:
         """Fold the journal; None if it cannot be read to its end."""
         walk = JournalWalk(self._store, self._id)
@@ -249,8 +264,9 @@ class _Verifier:
                     return None
             if self._state.next_seq:
                 check(self._state)
+                self._watch.require(self._head, workflow_folder(self._id))
         except CorruptJournalError as error:
-            self._find(Kind.DAMAGE, error.file, error.reason, error.offset)
+            self._blame(error)
             return None
         except UnsupportedFormatError as error:
             self._find(Kind.UNSUPPORTED, error.file, str(error))
@@ -268,7 +284,9 @@ class _Verifier:
         self._frames += 1
         if frame.epoch < self._epoch:
             reason = f"a frame of epoch {frame.epoch} follows one of epoch {self._epoch}"
-            self._find(Kind.DAMAGE, frame.file, reason, frame.offset)
+            self._find(Kind.ALTERED, frame.file, reason, frame.offset)
+        self._head = Head(frame.next_seq, frame.chain)
+        self._watch.see(self._head, frame.file, frame.offset)
         self._epoch = max(self._epoch, frame.epoch)
         self._epochs.add(frame.epoch)
         self._state.incarnation = self._state.incarnation or frame.epoch
@@ -330,7 +348,7 @@ class _Verifier:
         except ObjectNotFoundError:
             return  # compacted away meanwhile, so it had no torn end
         except CorruptJournalError as error:
-            self._find(Kind.DAMAGE, error.file, error.reason, error.offset)
+            self._blame(error)
             return
         if end < len(content):
             self._find(Kind.TORN, key, f"{len(content) - end} bytes of an unfinished frame", end)
@@ -386,7 +404,7 @@ class _Verifier:
         except ObjectNotFoundError:
             return
         except CorruptJournalError as error:
-            self._find(Kind.DAMAGE, error.file, error.reason, error.offset)
+            self._blame(error)
 
     def _check_leftover_blobs(
         self, blobs: dict[str, StoredObject], claims: list[ClaimName]

@@ -138,7 +138,7 @@ def test_an_edit_that_repairs_every_crc_is_seen_by_the_chain(
     store.put(key, [content[: target.offset], forged.head, forged.payload, content[target.end :]])
     found = verify(store, ID).faults[0]
     place = after.offset - (target.end - target.offset) + len(forged.head) + len(forged.payload)
-    assert (found.kind, found.key) == (Kind.DAMAGE, key)
+    assert (found.kind, found.key) == (Kind.ALTERED, key)
     assert found.offset == (place if knows_the_chain else target.offset)
     assert "chain" in found.reason
 

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 import click
 
 from milepost.errors import (
+    AlteredJournalError,
     CorruptBlobError,
     CorruptJournalError,
     IllegalEventError,
@@ -25,6 +26,7 @@ from milepost.journal.tool.text import clean
 
 EXIT_CODES: tuple[tuple[type[MilepostError], int], ...] = (
     (UsageError, 2),
+    (AlteredJournalError, 8),
     (CorruptJournalError, 3),
     (CorruptBlobError, 3),
     (IllegalEventError, 3),

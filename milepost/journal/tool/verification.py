@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from milepost.errors import WorkflowNotFoundError
+from milepost.journal.head import Head
 from milepost.journal.store import Store
+from milepost.journal.tool.chain_head import read_noted
 from milepost.journal.tool.place import chosen_store, describe_missing, refuse
 from milepost.journal.tool.text import clean, print_json
 from milepost.journal.verify import Kind, Verification, verify, verify_all
@@ -18,12 +21,34 @@ EXIT_ORPHANS = 5
 """Only objects that nothing accounts for; nothing is lost."""
 
 EXIT_UNSUPPORTED = 6
+EXIT_ALTERED = 8
+EXIT_TORN = 9
+"""Only with ``--strict``: every crash leaves a torn end, and the next owner drops it."""
+
+EXIT_CODES = (
+    (Kind.ALTERED, EXIT_ALTERED),
+    (Kind.DAMAGE, EXIT_DAMAGED),
+    (Kind.ILLEGAL, EXIT_DAMAGED),
+    (Kind.MISSING, EXIT_DAMAGED),
+    (Kind.UNSUPPORTED, EXIT_UNSUPPORTED),
+    (Kind.ORPHAN, EXIT_ORPHANS),
+    (Kind.TORN, EXIT_TORN),
+)
+"""The first kind that was found counts."""
 
 
 @click.command("verify")
 @click.argument("workflow_id", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every workflow in the store.")
 @click.option("--deep", is_flag=True, help="Read and hash every blob, too.")
+@click.option("--head", metavar="HEAD", help="That it goes on from this noted head or file.")
+@click.option(
+    "--key",
+    metavar="PEM",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="With --head: whose signature counts.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 9 if there is a torn end.")
 @click.option("--quiet", "-q", is_flag=True, help="Tell faults only.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per workflow and line.")
 @click.pass_context
@@ -32,49 +57,53 @@ def command(
     workflow_id: str | None,
     everything: bool,
     deep: bool,
+    head: str | None,
+    key: Path | None,
+    strict: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Check that all that is stored is whole, and every event legal.
 
-    Exit codes: 0 no fault; 3 damage, an illegal event, or something missing; 4 no such workflow;
-    5 only objects that nothing accounts for; 6 written by a newer Milepost and otherwise without
-    fault. Torn ends and what fenced owners left are shown, and are no faults.
+    Exit codes: 0 no fault; 8 altered: checksums are right, but the hash chain or the noted head is
+    not; 3 damage, an illegal event, or something missing; 4 no such workflow; 5 only objects that
+    nothing accounts for; 6 written by a newer Milepost and otherwise without fault. Torn ends and
+    what fenced owners left are shown, and are no faults; with --strict, 9 tells of a torn end.
     """
-    if everything == (workflow_id is not None):
-        raise click.UsageError("name one workflow, or give --all")
+    if everything == (workflow_id is not None) or (everything and head):
+        raise click.UsageError("name one workflow, or give --all without --head")
+    noted = read_noted(head, key, workflow_id or "", "--head") if head else None
     store = chosen_store(context)
     found = (
         verify_all(store, deep=deep)
         if workflow_id is None
-        else _verify_one(store, workflow_id, deep)
+        else _verify_one(store, workflow_id, deep, noted)
     )
-    context.exit(_report(found, quiet, as_json))
+    context.exit(_report(found, quiet, strict, as_json))
 
 
-def _verify_one(store: Store, workflow_id: str, deep: bool) -> list[Verification]:
+def _verify_one(
+    store: Store, workflow_id: str, deep: bool, noted: Head | None
+) -> list[Verification]:
     try:
-        return [verify(store, workflow_id, deep=deep)]
+        return [verify(store, workflow_id, deep=deep, noted=noted)]
     except WorkflowNotFoundError as error:
         raise refuse(error, describe_missing(store, workflow_id)) from error
 
 
-def _report(found: Iterable[Verification], quiet: bool, as_json: bool) -> int:
-    faults: set[Kind] = set()
+def _report(found: Iterable[Verification], quiet: bool, strict: bool, as_json: bool) -> int:
+    kinds: set[Kind] = set()
     count = faulty = 0
     for each in found:
         count += 1
         faulty += not each.is_clean
-        faults.update(fault.kind for fault in each.faults)
+        kinds.update(finding.kind for finding in each.findings)
         if not quiet or not each.is_clean:
             _print(each, quiet, as_json)
     if not as_json:
         click.echo(f"{count} verified, {faulty} with faults")
-    if faults - {Kind.ORPHAN, Kind.UNSUPPORTED}:
-        return EXIT_DAMAGED
-    if Kind.UNSUPPORTED in faults:
-        return EXIT_UNSUPPORTED
-    return EXIT_ORPHANS if faults else 0
+    codes = (code for kind, code in EXIT_CODES if kind in kinds)
+    return next((code for code in codes if strict or code != EXIT_TORN), 0)
 
 
 def _print(each: Verification, quiet: bool, as_json: bool) -> None:

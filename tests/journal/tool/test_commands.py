@@ -312,5 +312,8 @@ def test_a_head_kept_elsewhere_shows_a_journal_that_was_written_anew(tmp_path: P
     assert heads[0] == heads[2], "only the events count"
     assert run(tmp_path / "first", "head", ID, "--check", heads[0]).exit_code == 0
     refused = run(tmp_path / "second", "head", ID, "--check", heads[0])
-    assert (refused.exit_code, "it was changed" in refused.stderr) == (3, True)
+    assert (refused.exit_code, "no accident" in refused.stderr) == (8, True)
+    assert run(tmp_path / "first", "verify", ID, "--head", heads[0]).exit_code == 0
+    told = run(tmp_path / "second", "verify", ID, "--head", heads[0])
+    assert (told.exit_code, "altered: " in told.stdout) == (8, True)
     assert run(tmp_path / "first", "head", ID, "--check", "x").exit_code == 2

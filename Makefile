@@ -6,6 +6,7 @@ ARGS ?=
 SEEDS ?= 1000
 FIRST ?= 0
 KILLS ?= 200
+MINUTES ?= 10
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -15,7 +16,7 @@ AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-servers servers check format dictionary bench-journal bench-resume bench-quick \
-	campaign mutants parity lock clean
+	campaign soak mutants parity lock clean
 
 help:  ## list these commands
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -60,6 +61,9 @@ bench-journal: $(INSTALLED)  ## measure the journal: latency, bytes per task, li
 
 parity: $(INSTALLED)  ## write the page on parity with ray.workflow from the tests' markers
 	@$(BIN)/python tests/support/parity_page.py
+
+soak: $(INSTALLED)  ## run thousands of workflows and watch memory, files and threads: MINUTES=10
+	@PYTHONPATH=docs/examples $(BIN)/python benchmarks/soak.py --minutes $(MINUTES) $(ARGS)
 
 bench-resume: $(INSTALLED)  ## measure how soon a fresh cluster goes on, by committed tasks
 	@PYTHONPATH=docs/examples $(BIN)/python benchmarks/resume.py $(ARGS)

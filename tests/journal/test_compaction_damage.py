@@ -20,7 +20,8 @@ from milepost.journal import (
     take_ownership,
 )
 from milepost.journal import packing as packing_module
-from milepost.journal.compacted import BLOCK_HEAD_BYTES, HEAD_BYTES
+from milepost.journal.compacted import BLOCK_HEAD_BYTES, HEAD_BYTES, read_blocks
+from milepost.journal.layout import parse_compacted_name
 from tallies import Tallies
 
 FLUSHES = [[msgpack.packb([number, "a" * 20]), msgpack.packb(number)] for number in range(6)]
@@ -188,6 +189,41 @@ def replace_block(store: MemoryStore, start: int, raw: bytes | None, payload: by
     struct.pack_into("<QQ", front, 64, whole + grown, last + (grown if rest else 0))
     struct.pack_into("<I", front, 80, zlib.crc32(front[:80]))
     store.put(key, [front, head, payload, rest])
+
+
+FITTING = {"first event": (16, "<Q"), "chain before it": (24, "<I"), "length before it": (56, "<I")}
+"""Fields of a block's head that must fit the block before it: where, and how they are packed."""
+
+
+@pytest.mark.parametrize(
+    ("field", "which"),
+    [
+        *(("first event", which) for which in (1, -1)),  # no number is lower than the first one's
+        *(("chain before it", which) for which in (0, 1, -1)),
+        *(("length before it", which) for which in (0, 1, -1)),
+    ],
+)
+def test_blocks_that_are_whole_but_do_not_fit_each_other_are_refused(
+    field: str, which: int
+) -> None:
+    """Also by who copies blocks without a look at their frames, as a compaction does."""
+    store = build()
+    key = key_of(store)
+    content = bytearray(store.get(key))
+    start = block_starts(bytes(content))[which]
+    at, form = FITTING[field]
+    (value,) = struct.unpack_from(form, content, start + at)
+    struct.pack_into(form, content, start + at, 0 if field == "first event" else value ^ 1)
+    mended = zlib.crc32(content[16:32] + content[start : start + 64])
+    struct.pack_into("<I", content, start + 64, mended)
+    store.put(key, [content])
+    name = parse_compacted_name(key.rpartition("/")[2])
+    assert name is not None
+    with pytest.raises(CorruptJournalError, match="does not fit the one before it") as caught:
+        list(read_blocks(store, name, key))
+    assert (caught.value.file, caught.value.offset) == (key, start)
+    with pytest.raises(CorruptJournalError):
+        read_events(store)
 
 
 def test_a_bomb_in_a_block_is_damage_and_is_not_unfolded() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from milepost.engine import host as host_module
 from milepost.engine.host import WorkflowHost
 from milepost.errors import (
     EngineUnavailableError,
@@ -334,6 +335,24 @@ async def test_a_host_that_stopped_sends_no_slice_that_waited_for_its_flush(
     await stage.settle()
     stage.threads.release()
     await stage.settle()
+    assert stage.workers.sent == [(0,), (1,)]
+    assert caplog.records
+
+
+async def test_a_host_that_stopped_while_it_was_held_back_starts_nothing_after_its_flush(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(host_module, "BACKLOG_EVENTS_MAX", 0)
+    await stage.create((), (), (0,), (1, 2))
+    stage.threads.hold()
+    stage.workers.find(0).returns()
+    await stage.settle()
+    assert stage.workers.sent == [(0,), (1,)], "it was not held back"
+    stage.workers.find(1).breaks(RuntimeError("a defect"))
+    await stage.settle()
+    stage.threads.release()
+    await stage.settle()
+    assert stage.stored().results[0] is not None
     assert stage.workers.sent == [(0,), (1,)]
     assert caplog.records
 

@@ -6,8 +6,10 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pyarrow import fs
@@ -190,6 +192,51 @@ def test_another_object_in_its_place_is_not_taken_for_it(server: FaultyS3) -> No
     with pytest.raises(StorageUnavailableError, match="tried 3 times"):
         store.put("a", [b"newer"])
     assert store.get("a") == b"older"
+
+
+def test_what_a_storage_sends_only_in_part_is_read_again(server: FaultyS3) -> None:
+    class Short:
+        """Opens objects of which the first read gives less than there is."""
+
+        def __init__(self, inner: Any) -> None:
+            self.inner, self.missing = inner, 3
+
+        def open_input_file(self, path: str) -> Short:
+            self.stream = self.inner.open_input_file(path)
+            return self
+
+        def __enter__(self) -> Short:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.stream.close()
+
+        def size(self) -> int:
+            return int(self.stream.size())
+
+        def read_at(self, length: int, start: int) -> bytes:
+            missing, self.missing = self.missing, 0
+            return bytes(self.stream.read_at(length - missing, start))
+
+    store = quick(server)
+    store.put("a", [b"the whole"])
+    opened = store._bucket._opened()
+    store._bucket._place = os.getpid(), replace(opened, file_system=Short(opened.file_system))
+    assert store.get("a") == b"the whole"
+
+
+def test_of_two_processes_that_create_an_object_one_has_done_it(
+    server: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one had looked before this one wrote, and writes after it."""
+
+    def overwrite(pause_s: float) -> None:
+        assert server.objects["folder/a"] == b"mine"
+        server.objects["folder/a"] = b"theirs"
+
+    monkeypatch.setattr(time, "sleep", overwrite)
+    assert quick(server).create("a", [b"mine"]) is False
+    assert server.objects["folder/a"] == b"theirs"
 
 
 @pytest.mark.usefixtures("eager")

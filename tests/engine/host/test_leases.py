@@ -105,16 +105,35 @@ async def test_a_lease_that_is_held_again_while_it_is_removed_is_there(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = LeaseKeeper(store, "c/0", LEASE_S, at_once, lambda: False, look_round)
+    removed = asyncio.Event()
 
     async def slowly(function: Callable[..., Any], *given: Any) -> None:
         if function is end_lease:
             await keeper.hold()
+            removed.set()
         function(*given)
 
     monkeypatch.setattr(keeper, "_in_thread", slowly)
     await keeper.hold()
-    await asyncio.sleep(LEASE_S * (leases.IDLE_LEASES + 1))
+    await removed.wait()
+    await asyncio.sleep(LEASE_S / 100)  # long before the next renewal
     assert "c/0" in list_leases(store)
+
+
+async def test_an_owner_shows_that_it_lives_before_it_claims_anything(
+    desk: FrontDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[int] = []
+
+    async def hold(keeper: object) -> None:
+        claims.append(len(desk.stage.store.list("workflows/w/claims/")))
+
+    monkeypatch.setattr(type(desk.dispatcher._hosting._leases), "hold", hold)
+    await desk.submit(())
+    assert claims == [0]
+    desk.restart("another")
+    assert await desk.dispatcher.resume("w") == "resumed"
+    assert claims == [0, 1]
 
 
 @pytest.mark.parametrize(("pause_s", "gaps"), [(LEASE_S / 3, 0), (2 * LEASE_S, 1)])

@@ -168,6 +168,7 @@ def start_dispatcher(storage: str, store_id: str, cluster_id: str, index: int, m
             max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=CALLS_MAX,
+            enable_task_events=False,
         )
         .remote(storage, cluster_id, index, manager)
     )

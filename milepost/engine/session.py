@@ -140,6 +140,7 @@ def _start_manager(storage: str, store_id: str, dispatchers: int | None) -> Any:
             max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=CALLS_MAX,
+            enable_task_events=False,
         )
         .remote(storage, store_id, uuid.uuid4().hex[:12], dispatchers)
     )

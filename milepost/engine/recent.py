@@ -8,7 +8,8 @@ from milepost.replay.state import State
 
 RECENT_MAX = 256
 RECENT_TASKS_MAX = 200_000
-"""So many ended workflows, of so many tasks together, are kept."""
+RECENT_BYTES_MAX = 64 * 2**20
+"""So many ended workflows, of so many tasks and bytes of results together, are kept."""
 
 
 class RecentStates:
@@ -16,6 +17,7 @@ class RecentStates:
 
     def __init__(self) -> None:
         self._states: OrderedDict[str, State] = OrderedDict()
+        self._result_bytes: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._states)
@@ -29,12 +31,28 @@ class RecentStates:
 
     def keep(self, state: State) -> None:
         """Keeps a state, and lets the oldest ones go if there are too many."""
+        self.drop(state.workflow_id)
+        if len(state.tasks) > RECENT_TASKS_MAX:
+            return
         self._states[state.workflow_id] = state
-        total = sum(len(each.tasks) for each in self._states.values())
-        while total > RECENT_TASKS_MAX or len(self._states) > RECENT_MAX:
-            _, dropped = self._states.popitem(last=False)
-            total -= len(dropped.tasks)
+        self._result_bytes[state.workflow_id] = _count_result_bytes(state)
+        while self._states and self._is_full():
+            self.drop(next(iter(self._states)))
+
+    def _is_full(self) -> bool:
+        tasks = sum(len(each.tasks) for each in self._states.values())
+        return (
+            len(self._states) > RECENT_MAX
+            or tasks > RECENT_TASKS_MAX
+            or sum(self._result_bytes.values()) > RECENT_BYTES_MAX
+        )
 
     def drop(self, workflow_id: str) -> None:
         """Forgets a workflow, if it is kept."""
         self._states.pop(workflow_id, None)
+        self._result_bytes.pop(workflow_id, None)
+
+
+def _count_result_bytes(state: State) -> int:
+    """Counts what is in memory; large results are in blobs."""
+    return sum(len(result.data) for result in state.results if result is not None)

@@ -364,10 +364,14 @@ async def test_a_submission_that_cannot_be_stored_can_be_sent_again(desk: FrontD
     assert await desk.submit((), nonce="two") == "created"
 
 
+@pytest.mark.parametrize(
+    ("limit", "number"),
+    [("RECENT_MAX", 3), ("RECENT_TASKS_MAX", 3), ("RECENT_BYTES_MAX", 3 * len(msgpack.packb(0)))],
+)
 async def test_ended_workflows_are_remembered_up_to_a_limit(
-    desk: FrontDesk, monkeypatch: pytest.MonkeyPatch
+    desk: FrontDesk, monkeypatch: pytest.MonkeyPatch, limit: str, number: int
 ) -> None:
-    monkeypatch.setattr(recent, "RECENT_MAX", 3)
+    monkeypatch.setattr(recent, limit, number)
     for number in range(10):
         await desk.submit((), nonce=str(number), workflow_id=f"w{number}")
         desk.stage.workers.desks[-1].returns(value=number)
@@ -378,3 +382,15 @@ async def test_ended_workflows_are_remembered_up_to_a_limit(
     for number in range(10):
         sealed = await desk.dispatcher.output(f"w{number}")
         assert sealed._parts[3] == inline(0, msgpack.packb(number))
+
+
+async def test_a_workflow_larger_than_the_limit_drives_out_no_other(
+    desk: FrontDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "RECENT_TASKS_MAX", 2)
+    await desk.submit((), workflow_id="small")
+    await desk.finish(0)
+    await desk.submit((), (), (0, 1), workflow_id="large")
+    await desk.finish(0, 1, 2)
+    assert "small" in desk.dispatcher._hosting.recent
+    assert "large" not in desk.dispatcher._hosting.recent

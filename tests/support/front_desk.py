@@ -19,15 +19,15 @@ CLUSTER = "cluster"
 
 
 class Notes:
-    """Plays the manager: what it is told of starts and ends."""
+    """Plays the manager: 1 for what is hosted as far as it was told, 0 for what is no more."""
 
     def __init__(self) -> None:
         self.hosted: Counter[str] = Counter()
-        self.note_started = _Call(lambda index, workflow_id: self._count(workflow_id, 1))
-        self.note_ended = _Call(lambda index, workflow_id: self._count(workflow_id, -1))
+        self.note_started = _Call(lambda index, workflow_id: self._note(workflow_id, 1))
+        self.note_ended = _Call(lambda index, workflow_id: self._note(workflow_id, 0))
 
-    def _count(self, workflow_id: str, step: int) -> None:
-        self.hosted[workflow_id] += step
+    def _note(self, workflow_id: str, hosted: int) -> None:
+        self.hosted[workflow_id] = hosted
 
 
 class _Call:

@@ -17,12 +17,13 @@ import msgpack
 from milepost.journal import Store, take_ownership
 from milepost.journal.frame import Frame
 from milepost.replay.codec import decode_all, encode
-from milepost.replay.decide import RunSlice, decide
-from milepost.replay.events import Event, TaskError, WorkflowCreated
+from milepost.replay.decide import Decision, RunSlice, decide
+from milepost.replay.events import Event, TaskError, WaitsBegan, WaitsEnded, WorkflowCreated
 from milepost.replay.fold import apply
 from milepost.replay.fragment import Fragment
 from milepost.replay.inputs import (
     Continued,
+    EventArrived,
     Input,
     OwnershipGained,
     Raised,
@@ -187,6 +188,14 @@ class Rehearsal:
                 self.flush()
         self.flush()
 
+    def receive(self, key: str) -> None:
+        """Delivers an event from outside."""
+        content = self._result(self._rng, 0)
+        who = "POST /event"
+        arrived = EventArrived(key=key, payload=content, who=who, at_us=self._tick(10**6))
+        self._feed(arrived)
+        self.flush()
+
     def flush(self) -> None:
         """Makes the events so far durable, in one frame."""
         events, self._queued = self._queued, []
@@ -199,19 +208,22 @@ class Rehearsal:
 
     def _want(self, tasks_per_slice: int) -> None:
         costs = dict.fromkeys(range(len(self.state.graph.functions)), float(self._task_us))
-        self._feed(
-            WorkWanted(
+        waits: set[type[Event]] = {WaitsBegan, WaitsEnded}
+        happened: set[type[Event]] = waits
+        while happened & waits:
+            wanted = WorkWanted(
                 slices_max=len(self._workers),
                 slice_us=self._task_us * tasks_per_slice,
                 costs_us=costs,
                 at_us=self._tick(200),
             )
-        )
+            happened = {type(event) for event in self._feed(wanted).append}
 
-    def _feed(self, happened: Input) -> None:
+    def _feed(self, happened: Input) -> Decision:
         decision = decide(self.state, happened)
         self._append(decision.append)
         self._running.extend(each for each in decision.effects if isinstance(each, RunSlice))
+        return decision
 
     def _append(self, events: tuple[Event, ...]) -> None:
         for event in events:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         resume_async,
         run,
         run_async,
+        sleep,
     )
 
 CANCELED = WorkflowStatus.CANCELED
@@ -81,13 +82,13 @@ __all__ = [
     "resume_async",
     "run",
     "run_async",
+    "sleep",
 ]
 
 
 _STILL_MISSING = frozenset(
     {
         "EventListener",
-        "sleep",
         "wait_for_event",
     }
 )

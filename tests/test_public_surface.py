@@ -51,6 +51,7 @@ SIGNATURES = {
         "metadata: 'dict[str, Any] | None' = None, durability: 'str' = 'pipelined', "
         "**kwargs: 'Any') -> 'ray.ObjectRef[Any]'"
     ),
+    "sleep": "(duration: 'float | DAGNode') -> 'Any'",
 }
 
 ERRORS_AT_HAND = ["WorkflowCancellationError", "WorkflowError", "WorkflowExecutionError"]

@@ -27,6 +27,7 @@ from milepost.engine.payloads import BlobCollector
 from milepost.engine.plain import execute
 from milepost.engine.recovery import Recovered
 from milepost.engine.session import Session, connect
+from milepost.engine.waiting import sleep
 from milepost.errors import (
     EngineUnavailableError,
     InvalidGraphError,
@@ -56,6 +57,7 @@ __all__ = [
     "resume_async",
     "run",
     "run_async",
+    "sleep",
 ]
 
 
@@ -397,9 +399,10 @@ def list_tasks(workflow_id: str) -> list[dict[str, Any]]:
 
     Returns:
         For each task its ``task_id``, its ``state`` (WAITING for inputs, READY, SCHEDULED,
-        EXTENDED by a continuation that is under way, COMMITTED, FAILED, or DROPPED because a task
-        whose continuation it is part of caught an exception), how many ``attempts`` it
-        had, and ``stats`` as in :func:`get_metadata`.
+        EXTENDED by a continuation that is under way, AWAITING what no worker runs, COMMITTED,
+        FAILED, or DROPPED because a task whose continuation it is part of caught an exception, or
+        the result did not need it), how many ``attempts`` it had, and ``stats`` as in
+        :func:`get_metadata`.
 
     Raises:
         WorkflowNotFoundError: If there is no such workflow.

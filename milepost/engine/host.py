@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
+from milepost.engine.alarm import Alarm
 from milepost.engine.costs import CostTable
 from milepost.engine.messages import WorkerReport
 from milepost.engine.objects import ObjectTable
@@ -26,7 +27,13 @@ from milepost.errors import (
 from milepost.journal import Compactor, JournalWriter
 from milepost.replay.codec import encode
 from milepost.replay.decide import CancelSlices, Decision, Effect, Finish, RunSlice, decide
-from milepost.replay.events import Event, TasksScheduled, WorkflowCreated
+from milepost.replay.events import (
+    Event,
+    TasksScheduled,
+    WaitsBegan,
+    WaitsEnded,
+    WorkflowCreated,
+)
 from milepost.replay.fold import apply
 from milepost.replay.inputs import (
     CancelAsked,
@@ -52,6 +59,9 @@ BACKLOG_EVENTS_MAX = 5_000
 BACKLOG_BYTES_MAX = 32 * 2**20
 """Of events and results that wait for a flush: beyond, no new slice starts. A storage slower than
 the workers holds the workers back; their results do not pile up in memory."""
+
+
+_ABOUT_WAITING = (WaitsBegan, WaitsEnded)
 
 
 class SliceLostError(Exception):
@@ -123,6 +133,7 @@ class WorkflowHost:
         self._lazy_wake: asyncio.TimerHandle | None = None
         self._running: dict[int, asyncio.Task[None]] = {}
         self._watchers: list[asyncio.Future[None]] = []
+        self._alarm = Alarm(now_us, self._feed_work)
         self._flusher: asyncio.Task[None] | None = None
 
     async def create(self, created: WorkflowCreated, owner: str) -> None:
@@ -251,23 +262,26 @@ class WorkflowHost:
         over = self.announced in FINAL or self.announced is Status.FAILED
         return over and not self._running and not self._queued
 
-    def _feed(self, happened: Input) -> None:
-        self._act(decide(self.state, happened))
+    def _feed(self, happened: Input) -> Decision:
+        decision = decide(self.state, happened)
+        self._act(decision)
+        return decision
 
     def _feed_work(self) -> None:
         events, size = len(self._queued), self._backlog_bytes
         self._held_back = events > BACKLOG_EVENTS_MAX or (events > 0 and size > BACKLOG_BYTES_MAX)
         if self._held_back:
             return
-        self._feed(
-            WorkWanted(
-                slices_max=self._workers.slices_max,
-                slice_us=SLICE_US,
-                costs_us=self._costs.expected_us,
-                at_us=self._now_us(),
-                riders_max=self._workers.riders_max,
-            )
+        wanted = WorkWanted(
+            slices_max=self._workers.slices_max,
+            slice_us=SLICE_US,
+            costs_us=self._costs.expected_us,
+            at_us=self._now_us(),
+            riders_max=self._workers.riders_max,
         )
+        while any(isinstance(event, _ABOUT_WAITING) for event in self._feed(wanted).append):
+            pass  # a wait may end where it begins, and what waited for it is ready then
+        self._alarm.set(self.state)
 
     def _act(self, decision: Decision) -> None:
         """Applies and queues the events, then performs the effects that need not wait."""
@@ -420,11 +434,13 @@ class WorkflowHost:
             )
         self.stopped = self.stopped or error
         self._deferred.clear()
+        self._alarm.stop()
         for task in self._running.values():
             task.cancel()
         self._wake.set()
 
     def _end(self) -> None:
+        self._alarm.stop()
         self._notify()
         self._threads.submit(self._retire)
         self._on_end(self)

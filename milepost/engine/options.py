@@ -25,6 +25,9 @@ MAX_RETRIES_DEFAULT = 3
 _LABELS = "_labels"
 _LABEL = "milepost"
 
+WAITS_FOR = "waits_for"
+"""What a task of ours waits for; users' tasks never have it."""
+
 _ENGINE_OPTIONS = frozenset({"max_retries", "retry_exceptions", "num_returns"})
 """Options of Ray tasks that the engine fulfils itself."""
 
@@ -105,6 +108,11 @@ def options(
         "checkpoint": checkpoint,
     }
     given = {name: value for name, value in chosen.items() if value is not None}
+    return make_label(given)
+
+
+def make_label(given: dict[str, Any]) -> GivenOptions:
+    """Returns options of ours in the form in which Ray carries them."""
     return GivenOptions({_LABELS: {_LABEL: json.dumps(given)}})
 
 
@@ -172,6 +180,7 @@ def pack_options(options: dict[str, Any], task: str, sink: Sink) -> PackedOption
             ray=serialize(_select_ray_options(options), sink),
             catch_exceptions=given.get("catch_exceptions", False),
             checkpoint=given.get("checkpoint"),
+            waits_for=given.get(WAITS_FOR, ""),
         )
     except NotSerializableError as error:
         raise NotSerializableError(f"options of task {task}: {error}") from error

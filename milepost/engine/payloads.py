@@ -29,6 +29,7 @@ from milepost.errors import (
     TaskRaisedError,
 )
 from milepost.replay.catching import unpack_caught
+from milepost.replay.composing import unpack_tuple
 from milepost.replay.events import TaskError
 from milepost.replay.payload import Encoding, Payload, inline, pack_plain, unpack_plain
 
@@ -169,6 +170,8 @@ def deserialize(payload: Payload, source: Source) -> Any:
         return unpack_plain(bytes(content))
     if payload.encoding == Encoding.CAUGHT:
         return None, open_error(*unpack_caught(bytes(content)), source)
+    if payload.encoding == Encoding.TUPLE:
+        return tuple(deserialize(each, source) for each in unpack_tuple(bytes(content)))
     token = _source.set(source)
     try:
         if payload.encoding == Encoding.PICKLE:

@@ -24,11 +24,14 @@ def find_creator(state: State, task: int) -> int | None:
 
 
 def find_catcher(state: State, task: int) -> int | None:
-    """Returns who catches a failure of ``task``, or None if nobody does."""
+    """Returns who catches a failure of ``task``, or None if nobody does.
+
+    Who has a value catches no more, though some of its continuation may still be under way.
+    """
     if not state.catchers:
         return None
     found: int | None = task
-    while found is not None and found not in state.catchers:
+    while found is not None and not (found in state.catchers and state.results[found] is None):
         found = find_creator(state, found)
     return found
 

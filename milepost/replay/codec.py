@@ -26,6 +26,7 @@ from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
     Event,
+    EventReceived,
     GraphExtended,
     Noted,
     OwnershipTaken,
@@ -34,9 +35,19 @@ from milepost.replay.events import (
     TasksCommitted,
     TasksHandedBack,
     TasksScheduled,
+    WaitsBegan,
+    WaitsEnded,
     WorkflowCreated,
 )
 from milepost.replay.fragment_codec import pack_fragment, unpack_fragment
+from milepost.replay.waiting_codec import (
+    pack_begun,
+    pack_ended,
+    pack_received,
+    unpack_begun,
+    unpack_ended,
+    unpack_received,
+)
 
 Fields: TypeAlias = list[Any]
 
@@ -338,6 +349,9 @@ _CODECS: dict[type, tuple[int, int, Callable[[Any], Fields], Callable[[Fields], 
     StatusChanged: (8, 1, _pack_status, _unpack_status),
     Noted: (9, 1, _pack_noted, _unpack_noted),
     TasksHandedBack: (10, 1, _pack_handed_back, _unpack_handed_back),
+    WaitsBegan: (11, 1, pack_begun, unpack_begun),
+    WaitsEnded: (12, 1, pack_ended, unpack_ended),
+    EventReceived: (13, 1, pack_received, unpack_received),
 }
 """The one table of kinds: event -> kind, version, to fields, from fields."""
 

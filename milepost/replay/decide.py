@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias, TypeVar, assert_never
 
+from milepost.replay import waiting
 from milepost.replay.catching import find_catcher, is_below
 from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
     Event,
+    EventReceived,
     GraphExtended,
     OwnershipTaken,
     StatusChanged,
@@ -26,9 +28,11 @@ from milepost.replay.events import (
     TasksHandedBack,
     TasksScheduled,
 )
+from milepost.replay.fragment import AWAITED, LISTENED
 from milepost.replay.inputs import (
     CancelAsked,
     Continued,
+    EventArrived,
     Input,
     OwnershipGained,
     Raised,
@@ -102,6 +106,8 @@ def decide(state: State, happened: Input) -> Decision:
             return _resume(state, happened)
         case CancelAsked():
             return _cancel(state, happened)
+        case EventArrived():
+            return _receive(state, happened)
         case _:
             assert_never(happened)
 
@@ -132,12 +138,29 @@ def _cancel(state: State, asked: CancelAsked) -> Decision:
     return Decision(append=(canceled,), effects=(running, Finish(status=Status.CANCELED)))
 
 
+def _receive(state: State, arrived: EventArrived) -> Decision:
+    """The first event of a key is the only one; who delivers another is told so by its host."""
+    if state.status in FINAL or arrived.key in state.received:
+        return NOTHING
+    received = EventReceived(
+        key=arrived.key, payload=arrived.payload, who=arrived.who, at_us=arrived.at_us
+    )
+    return Decision(append=(received,))
+
+
 def _schedule(state: State, wanted: WorkWanted) -> Decision:
     if state.status is not Status.RUNNING:
         return NOTHING
+    ended = waiting.find_ended(state, wanted.at_us)
+    if ended is not None:  # what is ready then, the next look finds
+        return _conclude(state, [ended], ended.tasks, [], wanted.at_us)
+    begun = waiting.find_begun(state, wanted.at_us)
     events: list[TasksScheduled] = []
     effects: list[RunSlice] = []
     for option in state.ready:
+        waits_for = state.graph.options[option].waits_for
+        if waits_for in AWAITED:
+            continue
         for tasks in _cut_slices(state, option, wanted):
             number = state.next_slice + len(events)
             attempts = tuple(state.attempts[task] + 1 for task in tasks)
@@ -151,14 +174,17 @@ def _schedule(state: State, wanted: WorkWanted) -> Decision:
                     option=option,
                     tasks=tasks,
                     attempts=attempts,
-                    sync_first=state.durability == "strict",
+                    sync_first=state.durability == "strict" or waits_for == "notice",
                 )
             )
-    return Decision(append=tuple(events), effects=tuple(effects))
+    return Decision(append=(*events, *([begun] if begun else [])), effects=tuple(effects))
 
 
 def _cut_slices(state: State, option: int, wanted: WorkWanted) -> Iterator[tuple[int, ...]]:
     """Cuts the ready tasks of a class into slices, for as many workers as are free."""
+    if state.graph.options[option].waits_for in LISTENED:
+        yield from ((task,) for task in _iterate_ready(state, option))
+        return
     free = wanted.slices_max - state.slice_counts[option]
     if free <= 0:
         return
@@ -277,9 +303,11 @@ def _conclude(
     catchers = [find_catcher(state, failure.task) for failure in failures if failure.final]
     caught = {catcher for catcher in catchers if catcher is not None}
     if any(_reaches_root(state, task) for task in (*committed, *caught)):
+        left = _find_left(state, events)
         events.append(_success(state.owner, at_us))
+        canceled = (CancelSlices(slices=left),) if left else _cancel_below(state, caught)
         end = Finish(status=Status.SUCCESSFUL)
-        return Decision(append=tuple(events), effects=(*_cancel_below(state, caught), end))
+        return Decision(append=tuple(events), effects=(*canceled, end))
     final = _find_uncaught(state, failures)
     if final is not None and state.status is Status.RUNNING:
         reason = f"task {state.graph.task_id(final.task)}: {final.error.type}"
@@ -287,6 +315,21 @@ def _conclude(
         end = Finish(status=Status.FAILED)
         return Decision(append=tuple(events), effects=(*_cancel_below(state, caught), end))
     return Decision(append=tuple(events), effects=_cancel_below(state, caught))
+
+
+def _find_left(state: State, events: list[Event]) -> tuple[int, ...]:
+    """Returns the slices of which ``events`` leave something that the result does not need."""
+    told: set[int] = set()
+    for event in events:
+        if isinstance(event, TasksCommitted | TasksHandedBack):
+            told.update(event.tasks)
+        elif isinstance(event, AttemptFailed | GraphExtended):
+            told.add(event.task)
+    return tuple(
+        number
+        for number, slice_ in state.slices.items()
+        if any(task not in told for task in slice_.outstanding)
+    )
 
 
 def _find_uncaught(state: State, failures: list[AttemptFailed]) -> AttemptFailed | None:
@@ -415,13 +458,17 @@ def _is_exhausted(state: State, task: int) -> bool:
 
 
 def _take_loss(state: State, lost: SliceLost) -> Decision:
-    """Blames a task that was alone with its worker; of several, none can be blamed."""
+    """Blames a task that was alone with its worker; of several, none can be blamed.
+
+    Listeners of all workflows share a process: none of them can be blamed either.
+    """
     slice_ = _find_slice(state, lost.slice, lost.epoch)
     if slice_ is None:
         return NOTHING
     tasks = tuple(slice_.outstanding)
     attempts = tuple(state.attempts[task] for task in tasks)
-    if len(tasks) > 1:
+    listened = state.graph.options[slice_.option].waits_for in LISTENED
+    if listened or len(tasks) > 1:
         loss = AttemptsLost(
             slice=lost.slice, tasks=tasks, attempts=attempts, reason=lost.reason, at_us=lost.at_us
         )

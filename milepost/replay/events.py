@@ -133,6 +133,50 @@ class GraphExtended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What a task waits for that no worker runs; what comes first ends it.
+
+    Attributes:
+        due_us: A time, or 0.
+        key: The key of an event, or "".
+        count: How many of the task's inputs are to have a value, or 0.
+        task: Another task that is to have a value, or -1.
+    """
+
+    due_us: int = 0
+    key: str = ""
+    count: int = 0
+    task: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitsBegan:
+    """Ready tasks wait from now on, each for what is said here; no worker has anything to do."""
+
+    tasks: tuple[int, ...]
+    waits: tuple[Wait, ...]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitsEnded:
+    """What these tasks waited for has come, and with it they have their values."""
+
+    tasks: tuple[int, ...]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventReceived:
+    """What tasks wait for, or will, came from outside. The first of a key is the only one."""
+
+    key: str
+    payload: Payload
+    who: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChanged:
     """The workflow's status is now ``status`` (one of :class:`milepost.replay.state.Status`)."""
 
@@ -160,6 +204,9 @@ Event: TypeAlias = (
     | AttemptsLost
     | TasksHandedBack
     | GraphExtended
+    | WaitsBegan
+    | WaitsEnded
+    | EventReceived
     | StatusChanged
     | Noted
 )

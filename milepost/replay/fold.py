@@ -13,11 +13,14 @@ from collections.abc import Collection, Iterable
 from typing import assert_never
 
 from milepost.errors import IllegalEventError
+from milepost.replay import waiting
 from milepost.replay.catching import find_catcher, list_below, list_chain, pack_caught
+from milepost.replay.composing import make_value
 from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
     Event,
+    EventReceived,
     GraphExtended,
     Noted,
     OwnershipTaken,
@@ -26,6 +29,8 @@ from milepost.replay.events import (
     TasksCommitted,
     TasksHandedBack,
     TasksScheduled,
+    WaitsBegan,
+    WaitsEnded,
     WorkflowCreated,
 )
 from milepost.replay.fragment import Fragment, find_fault
@@ -104,6 +109,12 @@ def _apply(state: State, event: Event) -> None:
             _take_ownership(state, event)
         case WorkflowCreated():
             _create(state, event)
+        case WaitsBegan():
+            _begin_waits(state, event)
+        case WaitsEnded():
+            _end_waits(state, event)
+        case EventReceived():
+            _receive(state, event)
         case Noted():
             pass
         case _:
@@ -138,6 +149,7 @@ def _take_ownership(state: State, event: OwnershipTaken) -> None:
             _free(state, task)
     state.slices.clear()
     state.slice_counts.clear()
+    waiting.follow_clock(state, event.at_us)
 
 
 def _change_status(state: State, event: StatusChanged) -> None:
@@ -149,6 +161,7 @@ def _change_status(state: State, event: StatusChanged) -> None:
     _require(state.epoch > 0, "nobody owns the workflow")
     if status is Status.SUCCESSFUL:
         _require(state.result is not None, "the result is not committed")
+        _abandon(state)
     if status is Status.FAILED:
         _require(bool(state.failed), "no task has failed")
     if status is Status.RUNNING:
@@ -156,6 +169,16 @@ def _change_status(state: State, event: StatusChanged) -> None:
         state.started_us = event.at_us
     state.ended_us = event.at_us if status in FINAL or status is Status.FAILED else 0
     state.status = status
+
+
+def _abandon(state: State) -> None:
+    """Drops what the result did not have to wait for: who waits for some tasks leaves others."""
+    for task in (
+        *(each for at in state.slices.values() for each in at.outstanding),
+        *state.awaited,
+    ):
+        _move(state, task, TaskState.DROPPED)
+    _forget_dropped(state)
 
 
 def _revive(state: State) -> None:
@@ -174,6 +197,7 @@ def _schedule(state: State, event: TasksScheduled) -> None:
     _require(len(event.attempts) == len(tasks), "columns differ in length")
     _require(min(tasks) >= 0 and max(tasks) < total, "there is no such task", max(tasks))
     option = state.graph.node_options[tasks[0]]
+    _require(not waiting.is_awaited(state, option), "no worker runs the task", tasks[0])
     _require_schedulable(state, event, option)
     started_us = _clip(event.at_us)
     for task, attempt in zip(tasks, event.attempts, strict=True):
@@ -261,6 +285,8 @@ def _complete(state: State, task: int, payload: Payload) -> None:
             state.waiting[output] -= 1
             if state.waiting[output] == 0 and state.tasks[output] == TaskState.WAITING:
                 _make_ready(state, output)
+        if state.awaited:
+            waiting.note_value(state, completed)
         completed = state.creators.get(completed)
 
 
@@ -332,6 +358,42 @@ def _forget_dropped(state: State) -> None:
         _settle(state, number, tuple(gone))
     for option in list(state.ready):
         _drop_stale(state, option)
+    waiting.forget_needless(state)
+
+
+def _begin_waits(state: State, event: WaitsBegan) -> None:
+    _require(state.status is Status.RUNNING, "no wait begins in what does not run", state.status)
+    _require(len(event.waits) == len(event.tasks) > 0, "columns differ in length")
+    _require(len(set(event.tasks)) == len(event.tasks), "a task begins to wait once")
+    for task, wait in zip(event.tasks, event.waits, strict=True):
+        fault = waiting.find_fault_in_begin(state, task, wait)
+        _require(fault is None, f"no wait begins: {fault}", task)
+    for task, wait in zip(event.tasks, event.waits, strict=True):
+        _move(state, task, TaskState.AWAITING)
+        state.task_started_us[task] = _clip(event.at_us)
+        waiting.note_begun(state, task, wait)
+    for option in list(state.ready):
+        _drop_stale(state, option)
+
+
+def _end_waits(state: State, event: WaitsEnded) -> None:
+    _require(state.status is Status.RUNNING, "no wait ends in what does not run", state.status)
+    _require(len(set(event.tasks)) == len(event.tasks) > 0, "a wait ends once")
+    for task in event.tasks:
+        fault = waiting.find_fault_in_end(state, task, event.at_us)
+        _require(fault is None, f"no wait ends: {fault}", task)
+    for task in event.tasks:
+        value = make_value(state, task)
+        waiting.note_ended(state, task)
+        state.task_ended_us[task] = _clip(event.at_us)
+        _complete(state, task, value)
+
+
+def _receive(state: State, event: EventReceived) -> None:
+    _require(event.key != "", "an event has a key")
+    _require(event.key not in state.received, "an event of a key comes once", event.key)
+    state.received[event.key] = event.payload
+    waiting.note_received(state, event.key)
 
 
 def _lose(state: State, event: AttemptsLost) -> None:
@@ -444,14 +506,15 @@ def _add_fragment(state: State, fragment: Fragment) -> int:
             if fragment.options[at].catch_exceptions:
                 state.catchers.add(first + offset)
     options, ready = state.graph.node_options, state.ready
-    for node, count in enumerate(fragment.input_counts, first):
+    blocking = waiting.count_blocking(fragment)
+    for node, count in enumerate(blocking, first):
         if count == 0:
             state.tasks[node] = _READY
             option = options[node]
             if option not in ready:
                 ready[option] = deque()
             ready[option].append(node)
-    starting = fragment.input_counts.count(0)
+    starting = blocking.count(0)
     state.counts[_WAITING] += width - starting
     state.counts[_READY] += starting
     return first + width - 1

@@ -15,6 +15,14 @@ from milepost.replay.payload import Payload
 
 NO_METADATA = -1
 
+AWAITED = frozenset({"time", "event", "tasks", "task"})
+"""What a task can wait for that nobody runs: a time, an event of a key, some of its inputs, another
+task of the workflow."""
+
+LISTENED = frozenset({"poll", "notice"})
+"""What an event listener does, which waits more than it runs: it polls, and is told afterwards that
+its event is durable. Any number of such tasks is under way at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
@@ -43,6 +51,7 @@ class TaskOptions:
         catch_exceptions: Whether the value is a pair of result and error, so that no failure goes
             beyond the task.
         checkpoint: Whether the value is to be stored; None: as for the task that created it.
+        waits_for: "" for a task that a worker runs, else one of ``AWAITED`` or ``LISTENED``.
     """
 
     max_retries: int
@@ -50,11 +59,12 @@ class TaskOptions:
     ray: Payload
     catch_exceptions: bool = False
     checkpoint: bool | None = None
+    waits_for: str = ""
 
     @property
     def is_ordinary(self) -> bool:
         """Whether there is nothing but what the engine and Ray need to run it."""
-        return not self.catch_exceptions and self.checkpoint is None
+        return not (self.catch_exceptions or self.waits_for) and self.checkpoint is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from milepost.replay.columns import (
     unpack_integers,
     unpack_payload,
 )
-from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
+from milepost.replay.fragment import AWAITED, LISTENED, Constant, Fragment, Function, TaskOptions
 from milepost.replay.payload import Payload
 
 _FRAGMENT_TYPES = (list,) * 5 + (object,) * 6
@@ -50,10 +50,15 @@ def pack_fragment(fragment: Fragment) -> list[Any]:
 def _pack_settings(fragment: Fragment) -> list[Any]:
     """Returns what only few fragments have, as one more element."""
     return [
-        [[item.catch_exceptions, item.checkpoint] for item in fragment.options],
+        [_pack_setting(item) for item in fragment.options],
         [pack_payload(item) for item in fragment.metadata],
         pack_integers(fragment.node_metadata),
     ]
+
+
+def _pack_setting(options: TaskOptions) -> list[Any]:
+    setting = [options.catch_exceptions, options.checkpoint]
+    return [*setting, options.waits_for] if options.waits_for else setting
 
 
 def unpack_fragment(packed: object) -> Fragment:
@@ -107,6 +112,11 @@ def _unpack_function(packed: object) -> Function:
 
 def _unpack_options(packed: object, settings: object) -> TaskOptions:
     retries, errors, ray = expect_fields(packed, int, object, object)
+    waits_for = ""
+    if type(settings) is list and len(settings) == 3:
+        *settings, waits_for = settings
+        if waits_for not in AWAITED | LISTENED:
+            raise ValueError(f"no task waits for {waits_for!r}")
     catch, checkpoint = expect_fields(settings, bool, object)
     if checkpoint not in (None, True, False):
         raise ValueError("checkpoint is neither a boolean nor nil")
@@ -116,6 +126,7 @@ def _unpack_options(packed: object, settings: object) -> TaskOptions:
         ray=expect_payload(ray),
         catch_exceptions=catch,
         checkpoint=checkpoint,
+        waits_for=waits_for,
     )
 
 

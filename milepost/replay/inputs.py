@@ -42,8 +42,18 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventArrived:
+    """Somebody outside delivers what tasks of the workflow wait for, or will."""
+
+    key: str
+    payload: Payload
+    who: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkWanted:
-    """Workers can take more.
+    """Workers can take more, or time has passed.
 
     Attributes:
         slices_max: How many slices of one scheduling class may be under way at once.
@@ -114,5 +124,11 @@ class SliceLost:
 
 
 Input: TypeAlias = (
-    OwnershipGained | ResumeAsked | CancelAsked | WorkWanted | SliceReported | SliceLost
+    OwnershipGained
+    | ResumeAsked
+    | CancelAsked
+    | EventArrived
+    | WorkWanted
+    | SliceReported
+    | SliceLost
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from milepost.replay.payload import Encoding
 from milepost.replay.state import State, Status, TaskState
@@ -20,6 +21,7 @@ def check(state: State) -> None:
         _check_task(state, task)
     _check_queues(state)
     _check_slices(state)
+    _check_waits(state)
     _check_status(state)
 
 
@@ -42,11 +44,13 @@ def _check_task(state: State, task: int) -> None:
     missing = sum(state.results[source] is None for source in state.graph.inputs(task))
     assert state.waiting[task] == missing, (task, state.waiting[task], missing)
     needless = kind == TaskState.DROPPED or _is_spared(state, task)
-    if not needless and kind != TaskState.SCHEDULED:  # see _check_slices for those
+    waits_for = state.graph.options[state.graph.node_options[task]].waits_for
+    if not needless and waits_for != "tasks" and kind != TaskState.SCHEDULED:  # see _check_slices
         assert (kind == TaskState.WAITING) == (missing > 0), (task, kind, missing)
     assert (state.results[task] is not None) == (kind == TaskState.COMMITTED), (task, kind)
     assert (task in state.failed) == (kind == TaskState.FAILED), (task, kind)
-    if not needless and kind not in (TaskState.WAITING, TaskState.READY):
+    assert (task in state.awaited) == (kind == TaskState.AWAITING), (task, kind)
+    if not needless and not waits_for and kind not in (TaskState.WAITING, TaskState.READY):
         assert state.attempts[task] > 0, (task, kind)
     found = state.graph.find(state.graph.task_id(task))
     assert found == task, (task, state.graph.task_id(task), found)
@@ -83,10 +87,33 @@ def _check_slices(state: State) -> None:
     assert state.slice_counts == counted, (state.slice_counts, counted)
 
 
+def _check_waits(state: State) -> None:
+    dues = {(wait.due_us, task) for task, wait in state.awaited.items() if wait.due_us}
+    assert dues <= set(state.dues), dues.difference(state.dues)
+    assert not state.dues or state.dues[0] in dues, state.dues[0]
+    for place, entry in enumerate(state.dues[1:], 1):
+        assert state.dues[(place - 1) // 2] <= entry, (place, state.dues)
+    keys = {(wait.key, task) for task, wait in state.awaited.items() if wait.key}
+    assert keys == {(key, task) for key, tasks in state.listening.items() for task in tasks}, keys
+    targets = {(wait.task, task) for task, wait in state.awaited.items() if wait.task >= 0}
+    assert targets == {(to, task) for to, tasks in state.following.items() for task in tasks}
+    assert state.ripe.keys() == set(filter(partial(_has_come, state), state.awaited)), state.ripe
+
+
+def _has_come(state: State, task: int) -> bool:
+    wait = state.awaited[task]
+    if wait.count:
+        known = sum(state.results[source] is not None for source in state.graph.inputs(task))
+        return known >= wait.count
+    followed = wait.task >= 0 and state.results[wait.task] is not None
+    return followed or wait.key in state.received
+
+
 def _check_status(state: State) -> None:
     if state.status is Status.SUCCESSFUL:
         assert state.result is not None, state.root
         assert not state.slices, state.slices
+        assert not state.awaited, state.awaited
     if state.status is Status.FAILED:
         assert state.failed, state.status
     for root, creator in state.creators.items():

@@ -33,6 +33,10 @@ class Encoding(IntEnum):
     """A pickle stream followed by its out-of-band buffers (layout: docs/format.md)."""
     CAUGHT = 3
     """One msgpack object that describes an exception; the value is the pair of None and that."""
+    TUPLE = 4
+    """One msgpack array of payloads; the value is the tuple of theirs."""
+    SPLIT = 5
+    """One msgpack array of payloads and of task ids: what had a value, and what had none yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

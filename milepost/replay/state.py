@@ -14,7 +14,7 @@ from enum import IntEnum, StrEnum
 
 import msgpack
 
-from milepost.replay.events import TaskError
+from milepost.replay.events import TaskError, Wait
 from milepost.replay.graph import Graph, integers
 from milepost.replay.payload import Payload
 
@@ -59,6 +59,8 @@ class TaskState(IntEnum):
     """Its last attempt failed and there will be no other unless the workflow is resumed."""
     DROPPED = 6
     """It never runs (again): the task whose continuation it is part of caught an exception."""
+    AWAITING = 7
+    """It waits for something that no worker runs (:class:`milepost.replay.events.Wait`)."""
 
 
 @dataclass(slots=True)
@@ -103,29 +105,42 @@ class State:
         slice_counts: For each scheduling class, how many of its slices are under way.
         counts: How many tasks are in each :class:`TaskState`.
         workers: The number of each worker that ran a task, in the order the journal names them.
+        awaited: What each task in state AWAITING waits for.
+        dues: A heap of the times that end waits, with their tasks. May hold stale entries, but not
+            at its head: an entry counts only if the task waits for that time.
+        ripe: The tasks in ``awaited`` for which what they wait for has come, whatever the time.
+        listening: By the key of an event the tasks in ``awaited`` that wait for it.
+        following: By task the tasks in ``awaited`` that wait for its value.
+        received: By key the content of the events that have come from outside.
     """
 
     __slots__ = (
         "attempts",
+        "awaited",
         "catchers",
         "continuations",
         "counts",
         "created_us",
         "creators",
+        "dues",
         "durability",
         "ended_us",
         "environment",
         "epoch",
         "failed",
         "failures",
+        "following",
         "graph",
         "incarnation",
+        "listening",
         "metadata",
         "next_seq",
         "next_slice",
         "owner",
         "ready",
+        "received",
         "results",
+        "ripe",
         "root",
         "slice_counts",
         "slices",
@@ -175,6 +190,12 @@ class State:
         self.slice_counts: Counter[int] = Counter()
         self.counts = [0] * len(TaskState)
         self.workers: dict[str, int] = {}
+        self.awaited: dict[int, Wait] = {}
+        self.dues: list[tuple[int, int]] = []
+        self.ripe: dict[int, None] = {}
+        self.listening: dict[str, dict[int, None]] = {}
+        self.following: dict[int, dict[int, None]] = {}
+        self.received: dict[str, Payload] = {}
 
     def task_state(self, task: int) -> TaskState:
         """Returns where ``task`` stands."""
@@ -197,9 +218,18 @@ class State:
         options = self.graph.options
         settings = [[each.catch_exceptions, each.checkpoint] for each in options]
         metadata = [[task, _flat(data)] for task, data in self.graph.metadata.items()]
+        waits = [
+            [each.waits_for for each in options if each.waits_for],
+            [
+                [task, wait.due_us, wait.key, wait.count, wait.task]
+                for task, wait in self.awaited.items()
+            ],
+            [[key, _flat(payload)] for key, payload in self.received.items()],
+        ]
         return [
             *([["settings", settings]] if not all(each.is_ordinary for each in options) else []),
             *([["metadata", metadata]] if metadata else []),
+            *([["waits", *waits]] if any(waits) else []),
         ]
 
     def _first_parts(self) -> list[object]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,31 @@ def pack(value: object = None) -> Payload:
     return inline(0, msgpack.packb(value))
 
 
-def make_graph(*inputs: Sequence[int], max_retries: int = 3) -> Fragment:
+def make_graph(
+    *inputs: Sequence[int],
+    max_retries: int = 3,
+    waits: Mapping[int, tuple[str, Sequence[Any]]] | None = None,
+) -> Fragment:
     """Returns a fragment with one node per entry; an entry names the inputs of its node.
 
-    All nodes run one function, under one set of options; each has a template of its own.
+    All nodes run one function, under one set of options; each has a template of its own. Those that
+    ``waits`` names wait for what it says, with the arguments it says.
     """
     width = len(inputs)
     options = TaskOptions(max_retries=max_retries, retry_errors=pack(False), ray=pack({}))
+    waits = waits or {}
+    kinds = ["", *dict.fromkeys(kind for kind, _ in waits.values())]
     return Fragment(
         names=("f",),
         functions=(Function(name="app.f", digest=b"f" * 32, code=inline(1, b"code")),),
-        options=(options,),
-        templates=tuple(b"template %d" % node for node in range(width)),
+        options=tuple(replace(options, waits_for=kind) for kind in kinds),
+        templates=tuple(
+            msgpack.packb([list(waits[node][1]), {}]) if node in waits else b"template %d" % node
+            for node in range(width)
+        ),
         node_names=(0,) * width,
         node_functions=(0,) * width,
-        node_options=(0,) * width,
+        node_options=tuple(kinds.index(waits.get(node, ("",))[0]) for node in range(width)),
         node_templates=tuple(range(width)),
         input_counts=tuple(map(len, inputs)),
         inputs=tuple(itertools.chain.from_iterable(inputs)),

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
+
 FOLDER = Path(__file__).parent / "v1"
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -39,7 +41,7 @@ from milepost.replay.events import Noted, OwnershipTaken  # noqa: E402
 from milepost.replay.fragment import Fragment  # noqa: E402
 from milepost.replay.payload import Payload  # noqa: E402
 from rehearsal import Rehearsal, Result, small_integer  # noqa: E402  found by the line above
-from shapes import chain, fan, make_environment, single  # noqa: E402
+from shapes import chain, fan, make_environment, make_graph, single  # noqa: E402
 
 WORKFLOW_ID = "golden/é"
 """One that shows how ids are encoded."""
@@ -167,7 +169,49 @@ def compacted(store: LocalStore) -> None:
     writer.close()
 
 
-STORIES = (simple, fan_out, continuation, failure, takeover, without_dictionary, blobs, compacted)
+def waits(store: LocalStore) -> None:
+    """Tasks that wait for a time, an event, two of three tasks, and for the one that was left."""
+
+    def graph(rng: random.Random) -> Fragment:
+        return make_waiting(
+            make_graph(rng, [(), (), (), (0, 1, 2), (3,)]),
+            {0: ("time", [3.5]), 1: ("event", ["approved"]), 3: ("tasks", [2, None])},
+        )
+
+    def rest(rng: random.Random) -> Fragment:
+        (name, *_) = told.state.graph.names
+        return make_waiting(make_graph(rng, [(), (0,)]), {0: ("task", [name])})
+
+    told = start(store, graph)
+    told.run()
+    told.receive("approved")
+    told.take_over()
+    told.at_us += 2**24
+    told.run(continuation=rest, continuations_max=1)
+
+
+def make_waiting(fragment: Fragment, waits: dict[int, tuple[str, list[object]]]) -> Fragment:
+    """Returns a graph some of whose nodes wait, each for what is said here."""
+    ordinary, *_ = fragment.options
+    kinds = sorted({kind for kind, _ in waits.values()})
+    templates = [msgpack.packb([arguments, {}]) for _, arguments in waits.values()]
+    options, called = list(fragment.node_options), list(fragment.node_templates)
+    for place, (node, (kind, _)) in enumerate(waits.items()):
+        options[node] = 1 + kinds.index(kind)
+        called[node] = len(fragment.templates) + place
+    return replace(
+        fragment,
+        options=(ordinary, *(replace(ordinary, waits_for=kind) for kind in kinds)),
+        templates=(*fragment.templates, *templates),
+        node_options=tuple(options),
+        node_templates=tuple(called),
+    )
+
+
+STORIES = (
+    *(simple, fan_out, continuation, failure, takeover, without_dictionary, blobs, compacted),
+    waits,
+)
 
 
 def main() -> None:

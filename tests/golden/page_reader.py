@@ -41,7 +41,13 @@ KINDS: dict[int, tuple[str, ...]] = {
     8: ("status", "reason", "who", "at_us"),
     9: ("text", "who", "at_us"),
     10: ("slice", "at_us", "tasks:column", "attempts:column"),
+    11: ("at_us", "tasks:column", "dues:column", "keys", "counts:column", "others:column"),
+    12: ("at_us", "tasks:column"),
+    13: ("key", "payload:payload", "who", "at_us"),
 }
+
+
+WAIT = {"due_us": 0, "key": "", "count": 0, "task": -1}
 
 
 class PageReader:
@@ -164,6 +170,13 @@ def decode_event(event: list[Any]) -> dict[str, Any]:
     for field, value in zip(KINDS[kind], values, strict=True):
         name, _, form = field.partition(":")
         found[name] = FORMS[form](value) if form else value
+    if kind == 11:
+        columns = zip(("due_us", "key", "count", "task"), list(found)[3:], strict=True)
+        given = [(name, found.pop(column)) for name, column in columns]
+        found["waits"] = [
+            {name: values[row] if values else WAIT[name] for name, values in given}
+            for row in range(len(found["tasks"]))
+        ]
     return found
 
 
@@ -219,8 +232,11 @@ def decode_fragment(packed: list[Any]) -> dict[str, Any]:
             "ray": decode_payload(ray),
             "catch_exceptions": catch,
             "checkpoint": checkpoint,
+            "waits_for": waits_for[0] if waits_for else "",
         }
-        for (retries, errors, ray), (catch, checkpoint) in zip(found["options"], rows, strict=True)
+        for (retries, errors, ray), (catch, checkpoint, *waits_for) in zip(
+            found["options"], rows, strict=True
+        )
     ]
     found["constants"] = [
         {"payload": decode_payload(payload), "nodes": decode_column(nodes)}

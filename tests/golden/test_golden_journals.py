@@ -17,6 +17,7 @@ from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
     Event,
+    EventReceived,
     GraphExtended,
     Noted,
     OwnershipTaken,
@@ -24,6 +25,8 @@ from milepost.replay.events import (
     TasksCommitted,
     TasksHandedBack,
     TasksScheduled,
+    WaitsBegan,
+    WaitsEnded,
     WorkflowCreated,
 )
 from page_reader import PageReader
@@ -46,6 +49,9 @@ KINDS: dict[type, int] = {
     StatusChanged: 8,
     Noted: 9,
     TasksHandedBack: 10,
+    WaitsBegan: 11,
+    WaitsEnded: 12,
+    EventReceived: 13,
 }
 
 every_story = pytest.mark.parametrize(
@@ -118,7 +124,7 @@ def test_the_stories_hold_what_is_hard_to_read() -> None:
         kinds |= {
             event["kind"] for event in PageReader(each, DICTIONARIES, workflow_id).read_events()
         }
-    assert kinds == {1, 2, 3, 4, 5, 6, 7, 8}
+    assert kinds == {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13}
     first, _, newest = sorted((folder / "takeover").rglob("segments/*"))
     assert b"too late" in first.read_bytes()
     reader = PageReader(folder / "takeover", DICTIONARIES, workflow_id)

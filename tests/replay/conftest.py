@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import msgpack
 import pytest
@@ -14,6 +16,7 @@ from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
     Event,
+    EventReceived,
     GraphExtended,
     Noted,
     OwnershipTaken,
@@ -22,6 +25,9 @@ from milepost.replay.events import (
     TasksCommitted,
     TasksHandedBack,
     TasksScheduled,
+    Wait,
+    WaitsBegan,
+    WaitsEnded,
     WorkflowCreated,
 )
 from milepost.replay.fold import apply
@@ -29,6 +35,7 @@ from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
 from milepost.replay.inputs import (
     CancelAsked,
     Continued,
+    EventArrived,
     Input,
     OwnershipGained,
     Raised,
@@ -42,10 +49,17 @@ from milepost.replay.payload import Payload, inline
 from milepost.replay.state import State
 
 AT_US = 1_700_000_000_000_000
+INPUT = msgpack.ExtType(1, b"\x00")
 
 
 class Build:
     """Short ways to make events and inputs; what a test does not name has a fixed default."""
+
+    input_value = INPUT
+    """Among the arguments of a task that waits: the value of its first input."""
+
+    def committed_as(self, number: int, task: int, value: object) -> TasksCommitted:
+        return replace(self.committed(number, task), payloads=(self.payload(value),))
 
     def payload(self, value: object = None) -> Payload:
         return inline(0, msgpack.packb(value))
@@ -54,10 +68,13 @@ class Build:
         content = inline(1, b"code of " + name.encode()) if code else None
         return Function(name=f"app.{name}", digest=name.encode().ljust(32, b"."), code=content)
 
-    def options(self, number: int = 0, max_retries: int = 3, *, catch: bool = False) -> TaskOptions:
+    def options(
+        self, number: int = 0, max_retries: int = 3, *, catch: bool = False, waits_for: str = ""
+    ) -> TaskOptions:
         return TaskOptions(
             max_retries=max_retries,
             catch_exceptions=catch,
+            waits_for=waits_for,
             retry_errors=self.payload(True),
             ray=self.payload({"num_cpus": number}),
         )
@@ -71,29 +88,44 @@ class Build:
         max_retries: int = 3,
         constants: tuple[Constant, ...] = (),
         catching: Sequence[int] = (),
+        waits: Mapping[int, tuple[str, Sequence[Any]]] | None = None,
     ) -> Fragment:
         """Returns a node per entry of ``inputs``; the other columns default to one same thing.
 
-        Nodes of the classes ``catching`` catch exceptions.
+        Nodes of the classes ``catching`` catch exceptions; ``waits`` says what the nodes of a class
+        wait for, and with which arguments. ``INPUT`` stands for the value of the first input.
         """
+        waits = waits or {}
         names = names or ["f"] * len(inputs)
         functions = functions or ["f"] * len(inputs)
         classes = classes or [0] * len(inputs)
-        templates = sorted({len(sources) for sources in inputs})
+        called = [
+            msgpack.packb([list(waits[number][1]), {}])
+            if number in waits
+            else b"template of %d" % len(sources)
+            for number, sources in zip(classes, inputs, strict=True)
+        ]
+        templates = sorted(set(called))
         distinct = [list(dict.fromkeys(column)) for column in (names, functions)]
         numbers = list(dict.fromkeys(classes))
         return Fragment(
             names=tuple(distinct[0]),
             functions=tuple(self.function(name) for name in distinct[1]),
             options=tuple(
-                self.options(number, max_retries, catch=number in catching) for number in numbers
+                self.options(
+                    number,
+                    max_retries,
+                    catch=number in catching,
+                    waits_for=waits[number][0] if number in waits else "",
+                )
+                for number in numbers
             ),
-            templates=tuple(b"template of %d" % count for count in templates),
+            templates=tuple(templates),
             constants=constants,
             node_names=tuple(distinct[0].index(name) for name in names),
             node_functions=tuple(distinct[1].index(name) for name in functions),
             node_options=tuple(numbers.index(number) for number in classes),
-            node_templates=tuple(templates.index(len(sources)) for sources in inputs),
+            node_templates=tuple(map(templates.index, called)),
             input_counts=tuple(len(sources) for sources in inputs),
             inputs=tuple(source for sources in inputs for source in sources),
         )
@@ -197,6 +229,19 @@ class Build:
             node="n1",
         )
 
+    def began(self, *waits: tuple[int, Wait], after_us: int = 0) -> WaitsBegan:
+        tasks, said = zip(*waits, strict=True)
+        return WaitsBegan(tasks=tasks, waits=said, at_us=AT_US + after_us)
+
+    def ended(self, *tasks: int, after_us: int = 0) -> WaitsEnded:
+        return WaitsEnded(tasks=tasks, at_us=AT_US + after_us)
+
+    def received(self, key: str, payload: Payload | None = None) -> EventReceived:
+        return EventReceived(key=key, payload=payload or self.payload(key), who="bob", at_us=AT_US)
+
+    def arrived(self, key: str, value: object = None) -> EventArrived:
+        return EventArrived(key=key, payload=self.payload(value), who="bob", at_us=AT_US)
+
     def noted(self) -> Noted:
         return Noted(text="hello", who="ann", at_us=AT_US)
 
@@ -216,13 +261,14 @@ class Build:
         slice_us: int = 1000,
         costs_us: dict[int, float] | None = None,
         riders_max: int = 0,
+        after_us: int = 0,
     ) -> WorkWanted:
         """Wants work; without ``costs_us`` the cost of every function is unknown."""
         return WorkWanted(
             slices_max=slices_max,
             slice_us=slice_us,
             costs_us=costs_us or {},
-            at_us=AT_US,
+            at_us=AT_US + after_us,
             riders_max=riders_max,
         )
 
@@ -332,6 +378,49 @@ def riders_journal(build: Build) -> list[Event]:
         build.committed(3, 4, 5),
         build.scheduled(4, 3),
         build.committed(4, 3),
+        build.status("SUCCESSFUL"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def waits_journal(build: Build) -> list[Event]:
+    """Returns a journal in which tasks wait for all that there is, under two owners."""
+    blob = Payload(encoding=2, digest=bytes(range(32)), size=1 << 20)
+    graph = build.fragment(
+        (),
+        (0,),
+        (),
+        (),
+        (1, 2, 3),
+        (4,),
+        names=("f", "sleep", "event", "slow", "wait", "g"),
+        classes=(0, 1, 2, 0, 3, 0),
+        waits={1: ("time", [INPUT]), 2: ("event", ["go"]), 3: ("tasks", [2, 60.0])},
+    )
+    minute = 60_000_000
+    rest = build.fragment((), (), (0, 1), classes=(4, 4, 0), waits={4: ("task", ["slow"])})
+    return [
+        *build.started(graph),
+        build.began((2, Wait(key="go")), (4, Wait(count=2, due_us=AT_US + minute))),
+        build.scheduled(0, 0),
+        replace(build.committed(0, 0), payloads=(build.payload(1.5),)),
+        build.began((1, Wait(due_us=AT_US + 1_500_000))),
+        build.scheduled(1, 3),
+        build.received("late", blob),
+        build.taken(2),
+        build.status("RUNNING"),
+        build.received("go"),
+        build.ended(2),
+        build.ended(1, after_us=1_600_000),
+        build.ended(4, after_us=1_600_000),
+        build.scheduled(2, 5),
+        build.extended(2, 5, rest),
+        build.began((6, Wait(task=3)), (7, Wait(task=3)), after_us=1_700_000),
+        build.scheduled(3, 3, attempt=2),
+        build.committed(3, 3, attempt=2),
+        build.ended(6, 7, after_us=1_800_000),
+        build.scheduled(4, 8),
+        build.committed(4, 8),
         build.status("SUCCESSFUL"),
     ]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "replay-v1.json"
 RIDERS = GOLDEN.with_name("replay-v1-riders.json")
+WAITS = GOLDEN.with_name("replay-v1-waits.json")
 PRINT_DIGEST = """
 import json, sys
 from milepost.replay.codec import decode
@@ -72,8 +73,16 @@ def test_the_digest_does_not_depend_on_the_process(
 
 
 def test_riders_and_what_is_handed_back_mean_what_they_meant(riders_journal: list[Event]) -> None:
-    rows: list[dict[str, str]] = json.loads(RIDERS.read_text())
-    assert [encode(event).hex() for event in riders_journal] == [row["event"] for row in rows]
+    check_rows(RIDERS, riders_journal)
+
+
+def test_waits_and_what_was_received_mean_what_they_meant(waits_journal: list[Event]) -> None:
+    check_rows(WAITS, waits_journal)
+
+
+def check_rows(file: Path, journal: list[Event]) -> None:
+    rows: list[dict[str, str]] = json.loads(file.read_text())
+    assert [encode(event).hex() for event in journal] == [row["event"] for row in rows]
     state = State()
     for row in rows:
         apply(state, decode(bytes.fromhex(row["event"])))

@@ -16,13 +16,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from milepost.replay.codec import decode, encode
+from milepost.replay.composing import NOTHING
 from milepost.replay.decide import Decision, Finish, RunSlice, decide
 from milepost.replay.events import (
     AttemptFailed,
     Event,
     GraphExtended,
+    StatusChanged,
     TasksCommitted,
     TasksScheduled,
+    WaitsBegan,
+    WaitsEnded,
     WorkflowCreated,
 )
 from milepost.replay.fold import fold
@@ -40,7 +44,25 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEEDS = st.integers(0, 2**32 - 1)
 LENGTHS = st.integers(10, 100)
 CAUGHT = "an exception"
-ACTS = {"work": 6, "report": 10, "lose": 3, "take": 1, "resume": 3, "pend": 1, "repeat": 2}
+COMPOSED = "made of other values"
+WAITS = {
+    2: ("time", (0.5,)),
+    3: ("event", ("key",)),
+    4: ("tasks", (1, None)),
+    5: ("tasks", (1, 2.0)),
+}
+"""Classes of tasks that no worker runs."""
+
+ACTS = {
+    "arrive": 1,
+    "work": 6,
+    "report": 10,
+    "lose": 3,
+    "take": 1,
+    "resume": 3,
+    "pend": 1,
+    "repeat": 2,
+}
 
 
 def draw_fragment(build: Build, chance: Random) -> Fragment:
@@ -57,11 +79,16 @@ def draw_fragment(build: Build, chance: Random) -> Fragment:
     taken = {source for sources in inputs for source in sources}
     inputs[-1] += [node for node in range(width - 1) if node not in taken]
     nodes = tuple(chance.randrange(width) for _ in range(chance.randint(0, 2)))
+    classes = chance.choices([0, 1], k=width)
+    for node in range(width) if chance.random() < 0.5 else ():
+        if chance.random() < 0.3:
+            classes[node] = chance.choice([2, 3, 4, 5] if inputs[node] else [2, 3])
     return build.fragment(
         *inputs,
         names=chance.choices(["f", "g", "f_1", "f_1_1"], k=width),
         functions=chance.choices("fg", k=width),
-        classes=chance.choices([0, 1], k=width),
+        classes=classes,
+        waits=WAITS,
         max_retries=chance.choice([3, 1, 0, -1]),
         constants=(Constant(payload=build.payload("held"), nodes=nodes),) if nodes else (),
         catching=chance.choice([[], [1], [0, 1]]),
@@ -79,6 +106,8 @@ class Record:
         self.owners: list[int | None] = []  # whose continuation a task belongs to
         self.catches: set[int] = set()
         self.dropped: set[int] = set()
+        self.waits = False
+        self.ended = False
 
     def note(self, event: Event) -> None:
         match event:
@@ -91,6 +120,11 @@ class Record:
                     self.catches.add(root)
             case AttemptFailed(final=True):
                 self.catch(event.task)
+            case WaitsEnded():
+                for task in event.tasks:
+                    self.commit(task, COMPOSED)
+            case StatusChanged(status="SUCCESSFUL"):
+                self.ended = True
             case TasksScheduled():
                 for at, task in enumerate(event.tasks):
                     known = {*self.values, *event.tasks[:at]}
@@ -108,7 +142,7 @@ class Record:
     def catch(self, failed: int) -> None:
         """Gives the nearest catcher above its value; what is below it is done or dropped."""
         catcher: int | None = failed
-        while catcher is not None and catcher not in self.catches:
+        while catcher is not None and (catcher not in self.catches or catcher in self.values):
             catcher = self.owners[catcher]
         if catcher is None:
             return
@@ -128,6 +162,7 @@ class Record:
             self.owners.append(owner)
             if fragment.options[option].catch_exceptions:
                 self.catches.add(first + at)
+            self.waits |= fragment.options[option].waits_for == "tasks"
         for count in fragment.input_counts:
             sources = fragment.inputs[position : position + count]
             self.inputs.append([first + source for source in sources])
@@ -142,17 +177,23 @@ class Record:
             self.commit(self.creators[task], payload)
 
     def compare(self, state: State) -> None:
-        results = [
-            CAUGHT if each is not None and each.encoding == Encoding.CAUGHT else each
-            for each in state.results
-        ]
+        results = [show(each) for each in state.results]
         assert results == [self.values.get(task) for task in range(len(self.inputs))]
         assert (state.result is not None) == (self.root in self.values)
-        assert self.dropped == {
-            task for task, kind in enumerate(state.tasks) if kind == TaskState.DROPPED
-        }
+        dropped = {task for task, kind in enumerate(state.tasks) if kind == TaskState.DROPPED}
+        assert self.dropped <= dropped
+        assert self.dropped == dropped or self.ended, "only an end drops more"
         for task, sources in enumerate(self.inputs):
             assert list(state.graph.inputs(task)) == sources
+
+
+def show(value: Payload | None) -> Payload | str | None:
+    if value is None:
+        return None
+    if value.encoding == Encoding.CAUGHT:
+        return CAUGHT
+    composed = value == NOTHING or value.encoding in (Encoding.TUPLE, Encoding.SPLIT)
+    return COMPOSED if composed else value
 
 
 class Driver:
@@ -176,12 +217,13 @@ class Driver:
         for event in events:
             self.record.note(event)
 
-    def feed(self, happened: Input) -> None:
+    def feed(self, happened: Input) -> tuple[Event, ...]:
         self.history.append(happened)
         decision = self.story.when(happened)
         for event in decision.append:
             self.record.note(event)
         self.check_effects(decision)
+        return decision.append
 
     def check_effects(self, decision: Decision) -> None:
         scheduled = [event for event in decision.append if isinstance(event, TasksScheduled)]
@@ -202,8 +244,17 @@ class Driver:
         costs = {function: float(choice % 4) for function in range(choice % 3)}
         riders_max = choice % 5 * 4
         self.feed(
-            self.build.wanted(1 + number % 3, slice_us=10, costs_us=costs, riders_max=riders_max)
+            self.build.wanted(
+                1 + number % 3,
+                slice_us=10,
+                costs_us=costs,
+                riders_max=riders_max,
+                after_us=(number % 4) * 1_000_000,
+            )
         )
+
+    def arrive(self, number: int, choice: int) -> None:
+        self.feed(self.build.arrived("key", number))
 
     def report(self, number: int, choice: int) -> None:
         """Two bits of ``choice`` per task: it returned, raised, continued or is still at it.
@@ -285,9 +336,14 @@ class Driver:
 
     def finish(self) -> None:
         """Goes on without faults; every round of this commits something, or the law is broken."""
-        for _ in range(len(self.state.graph) + 2):
+        wanted = self.build.wanted(
+            8, slice_us=10, costs_us={0: 1.0}, riders_max=4, after_us=9_000_000
+        )
+        for number in range(len(self.state.graph) + 2):
             self.resume(0, 0)
-            self.feed(self.build.wanted(8, slice_us=10, costs_us={0: 1.0}, riders_max=4))
+            self.arrive(number, 0)
+            while any(isinstance(event, WaitsBegan | WaitsEnded) for event in self.feed(wanted)):
+                wanted = replace(wanted, at_us=wanted.at_us + 9_000_000)
             for slice_number, slice_ in list(self.state.slices.items()):
                 self.tell(slice_number, list(slice_.outstanding), [], [], 0)
             if self.state.status is Status.SUCCESSFUL:
@@ -318,7 +374,7 @@ def test_once_the_faults_stop_every_workflow_comes_to_its_result(
     driver.story.check_replay()
     assert driver.successes == 1
     done = driver.state.counts[TaskState.COMMITTED] + len(driver.record.dropped)
-    assert done == len(driver.state.graph)
+    assert done == len(driver.state.graph) or driver.record.waits
 
 
 @settings(PATIENT, max_examples=40)

@@ -7,22 +7,31 @@ A program is a graph whose nodes have a kind. To add one: give it a name here, s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal, TypeAlias
 
 import msgpack
 
 from milepost.journal import Store, get_blob
+from milepost.replay.composing import NOTHING
 from milepost.replay.fragment import Fragment, Function, TaskOptions
 from milepost.replay.payload import Encoding, Payload, inline
 
-Kind: TypeAlias = Literal["plain", "large", "flaky", "broken", "hopeless", "extending"]
+Kind: TypeAlias = Literal[
+    "plain", "large", "flaky", "broken", "hopeless", "extending", "sleeping", "choosing"
+]
+
+WAITS: dict[Kind, str] = {"sleeping": "time", "choosing": "tasks"}
+"""The kinds that no worker runs, and what they wait for."""
 
 MODULUS = 1_000_003
 
 CAUGHT = 7
 """What a failure is worth that is caught."""
+
+WAITED = 11
+"""What it is worth to have waited, whatever came of it."""
 
 OPTIONS = ((4, False), (-1, False), (0, False), (-1, True), (0, True))
 """Scheduling classes: how often an attempt is repeated, and whether failures are caught."""
@@ -41,6 +50,8 @@ def read_value(store: Store, workflow_id: str, incarnation: int, payload: Payloa
     """
     if payload.encoding == Encoding.CAUGHT:
         return CAUGHT
+    if payload == NOTHING or payload.encoding in (Encoding.TUPLE, Encoding.SPLIT):
+        return WAITED
     data = payload.data
     if payload.digest:
         data = get_blob(store, workflow_id, incarnation, payload.digest.hex())
@@ -56,7 +67,8 @@ class Node:
         name: Its task id.
         kind: "plain"; "large", whose value is stored as a blob; "flaky", which raises ``fails``
             times; "broken", which raises until somebody mends it; "hopeless", which always raises;
-            "extending", which returns ``body`` as a continuation.
+            "extending", which returns ``body`` as a continuation; "sleeping" for as long as
+            ``arguments`` say; "choosing", which waits for so many of its inputs.
         own: What it adds to its inputs.
         option: Its scheduling class, an index of ``OPTIONS``.
     """
@@ -68,11 +80,12 @@ class Node:
     option: int
     fails: int = 0
     body: tuple[Node, ...] = ()
+    arguments: tuple[float | None, ...] = ()
 
     @property
     def catches(self) -> bool:
         """Whether no failure goes beyond it."""
-        return OPTIONS[self.option][1]
+        return self.kind not in WAITS and OPTIONS[self.option][1]
 
 
 class HopelessError(Exception):
@@ -143,6 +156,8 @@ def _evaluate_node(nodes: Sequence[Node], node: Node, values: dict[str, int]) ->
         raise HopelessError
     if node.kind == "extending":
         return _evaluate(node.body, values)
+    if node.kind in WAITS:
+        return WAITED
     return combine(node, [values[nodes[source].name] for source in node.inputs])
 
 
@@ -165,18 +180,25 @@ def make_fragment(nodes: Sequence[Node]) -> Fragment:
         )
         for number, (retries, catches) in enumerate(OPTIONS)
     )
+    waiting = tuple(replace(options[0], waits_for=what) for what in WAITS.values())
+    called = [msgpack.packb([node.arguments, {}]) for node in nodes]
+    templates = tuple(dict.fromkeys(called))
     return Fragment(
         names=tuple(node.name for node in nodes),
         functions=(Function(name="app.f", digest=b"f" * 32, code=inline(1, b"code")),),
-        options=options,
-        templates=(b"template",),
+        options=options + waiting,
+        templates=templates,
         node_names=tuple(range(len(nodes))),
         node_functions=(0,) * len(nodes),
-        node_options=tuple(node.option for node in nodes),
-        node_templates=(0,) * len(nodes),
+        node_options=tuple(map(_find_option, nodes)),
+        node_templates=tuple(map(templates.index, called)),
         input_counts=tuple(len(node.inputs) for node in nodes),
         inputs=tuple(source for node in nodes for source in node.inputs),
     )
+
+
+def _find_option(node: Node) -> int:
+    return len(OPTIONS) + list(WAITS).index(node.kind) if node.kind in WAITS else node.option
 
 
 def draw_program(random: Random) -> Program:
@@ -187,11 +209,27 @@ def draw_program(random: Random) -> Program:
 
 def _draw_nodes(random: Random, prefix: str, depth: int, caught: bool = False) -> tuple[Node, ...]:
     shape = random.choice(("single", "chain", "fan", "diamond", "any"))
-    nodes = [
-        _draw_node(random, f"{prefix}.{number}", inputs, depth, caught)
-        for number, inputs in enumerate(_draw_inputs(random, shape))
-    ]
+    nodes: list[Node] = []
+    sure: set[int] = set()  # what cannot fail, nor what it takes
+    for number, inputs in enumerate(_draw_inputs(random, shape)):
+        node = _draw_node(random, f"{prefix}.{number}", inputs, depth, caught)
+        if sure.issuperset(inputs):
+            if inputs and random.random() < 0.1:
+                node = _draw_choosing(random, node)
+            if node.kind in SURE:
+                sure.add(number)
+        nodes.append(node)
     return tuple(nodes)
+
+
+SURE: tuple[Kind, ...] = ("plain", "large", "flaky", "sleeping", "choosing")
+
+
+def _draw_choosing(random: Random, node: Node) -> Node:
+    """Makes a node wait for some of its inputs, which cannot fail: who comes first is luck."""
+    count = random.randint(1, len(node.inputs))
+    timeout_s = random.choice((None, None, 0.5, 20.0))
+    return replace(node, kind="choosing", fails=0, body=(), arguments=(count, timeout_s))
 
 
 def _draw_inputs(random: Random, shape: str) -> list[tuple[int, ...]]:
@@ -218,8 +256,11 @@ def _draw_node(
     random: Random, name: str, inputs: tuple[int, ...], depth: int, caught: bool
 ) -> Node:
     """Draws a node; where failures are caught, none may depend on luck or on being mended."""
-    kinds: tuple[Kind, ...] = ("plain", "large", "flaky", "broken", "hopeless", "extending")
-    (kind,) = random.choices(kinds, weights=(12, 2, 2, 0 if caught else 1, 1, 4 * depth))
+    kinds: tuple[Kind, ...] = (
+        *("plain", "large", "flaky", "broken", "hopeless", "extending"),
+        "sleeping",
+    )
+    (kind,) = random.choices(kinds, weights=(12, 2, 2, 0 if caught else 1, 1, 4 * depth, 1))
     option = _draw_option(random, kind, caught)
     inside = caught or OPTIONS[option][1]
     return Node(
@@ -230,6 +271,7 @@ def _draw_node(
         option=option,
         fails=random.randint(1, 2) if kind == "flaky" else 0,
         body=_draw_nodes(random, name, depth - 1, inside) if kind == "extending" else (),
+        arguments=(random.choice((0.0, 0.3, 3.0, 40.0)),) if kind == "sleeping" else (),
     )
 
 

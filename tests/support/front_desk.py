@@ -53,8 +53,10 @@ class FrontDesk:
         self.dispatcher = Dispatcher("stage", cluster, 0, self.notes)
         self._dispatchers.append(self.dispatcher)
 
-    async def submit(self, *inputs: Any, nonce: str = "n", workflow_id: str = "w") -> str:
-        created: WorkflowCreated = self.stage.creation(*inputs)
+    async def submit(
+        self, *inputs: Any, nonce: str = "n", workflow_id: str = "w", **options: Any
+    ) -> str:
+        created: WorkflowCreated = self.stage.creation(*inputs, **options)
         submission = Submission(
             workflow_id=workflow_id,
             nonce=nonce,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 
 import click
 
@@ -11,6 +12,7 @@ from milepost.journal.summary import summarize
 from milepost.journal.tool.listing import describe_unsettled
 from milepost.journal.tool.place import chosen_history
 from milepost.journal.tool.text import clean, print_json, show_time
+from milepost.replay.events import Wait
 from milepost.replay.state import State, Status, TaskState
 
 TASKS_SHOWN_MAX = 10
@@ -82,7 +84,31 @@ def _under_way(state: State) -> list[str]:
     ]
     if len(running) > TASKS_SHOWN_MAX:
         reasons.append(f"and {len(running) - TASKS_SHOWN_MAX} more tasks are with workers")
+    reasons += _waits(state)
     for kind, told in ((TaskState.READY, "ready"), (TaskState.WAITING, "waiting for their inputs")):
         if state.counts[kind]:
             reasons.append(f"tasks {told}: {state.counts[kind]}")
     return reasons
+
+
+def _waits(state: State) -> list[str]:
+    reasons = [
+        f"task {state.graph.task_id(task)} waits for {_describe(state, task, wait)}"
+        for task, wait in islice(state.awaited.items(), TASKS_SHOWN_MAX)
+    ]
+    if len(state.awaited) > TASKS_SHOWN_MAX:
+        reasons.append(f"and {len(state.awaited) - TASKS_SHOWN_MAX} more tasks wait likewise")
+    return reasons
+
+
+def _describe(state: State, task: int, wait: Wait) -> str:
+    if wait.key:
+        return f"an event of the key {wait.key!r}"
+    if wait.task >= 0:
+        return f"task {state.graph.task_id(wait.task)}"
+    until = f"{show_time(wait.due_us)}" if wait.due_us else ""
+    if wait.count:
+        known = state.graph.input_count(task) - state.waiting[task]
+        some = f"{wait.count} of its inputs, of which {known} are there"
+        return f"{some}, at most until {until}" if until else some
+    return until

@@ -317,3 +317,17 @@ def test_a_head_kept_elsewhere_shows_a_journal_that_was_written_anew(tmp_path: P
     told = run(tmp_path / "second", "verify", ID, "--head", heads[0])
     assert (told.exit_code, "altered: " in told.stdout) == (8, True)
     assert run(tmp_path / "first", "head", ID, "--check", "x").exit_code == 2
+
+
+def test_why_says_what_a_task_waits_for_that_no_worker_runs() -> None:
+    history = open_history(GOLDEN / "waits", ID)
+    seen: set[str] = set()
+    for entry in history:
+        if history.state_at(seq=entry.seq).status == "RUNNING":
+            seen |= set(explain(history.state_at(seq=entry.seq), None, 0))
+    (name, *_) = history.state_at().graph.names
+    told = " ".join(sorted(each for each in seen if "waits for" in each))
+    assert "an event of the key 'approved'" in told
+    assert "2 of its inputs, of which 0 are there" in told
+    assert f"waits for task {name}" in told
+    assert "waits for 20" in told  # a date

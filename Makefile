@@ -15,7 +15,7 @@ AZURITE := .servers/node_modules/.bin/azurite-blob
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-servers servers check format dictionary bench-journal bench-resume bench-quick \
+.PHONY: help demo fuzz test test-servers servers check format dictionary bench-journal bench-resume bench-quick \
 	campaign soak mutants parity lock clean
 
 help:  ## list these commands
@@ -35,6 +35,9 @@ servers:  ## install what pip cannot of the storage servers that the tests use (
 		timeout 180 npm install --prefix .servers --fetch-retries=1 --no-save --no-audit --no-fund --loglevel=error \
 			azurite@$(AZURITE_VERSION) >/dev/null; } || \
 		echo "Azurite cannot be installed (no npm, or no registry): the tests on Azure are skipped."
+
+fuzz: $(INSTALLED)  ## attack stored workflows: ARGS="--seconds 600", or ARGS="--seed 17"
+	@$(BIN)/python tests/fuzz/fuzz_journal.py $(ARGS)
 
 simulate: $(INSTALLED)  ## play many seeds of the simulation: SEEDS=100000 FIRST=0, or ARGS="--trace 17"
 	@cd tests/simulation && ../../$(BIN)/python simulate.py --seeds $(SEEDS) --first $(FIRST) $(ARGS)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import msgpack
 
 from milepost.errors import UnsupportedFormatError
+from milepost.replay.bombs import require_modest
 from milepost.replay.columns import (
     expect_fields,
     expect_payload,
@@ -77,6 +78,7 @@ def decode(data: bytes) -> Event:
         UnsupportedFormatError: If a newer Milepost wrote it.
     """
     try:
+        require_modest(data)
         item = msgpack.unpackb(data, raw=False, strict_map_key=False)
     except _MALFORMED as error:
         raise EventFormatError(f"not an event: {error}") from error
@@ -90,6 +92,10 @@ def decode_all(raw: bytes) -> Iterator[Event]:
         EventFormatError: If something in ``raw`` is not an event.
         UnsupportedFormatError: If a newer Milepost wrote it.
     """
+    try:
+        require_modest(raw)
+    except _MALFORMED as error:
+        raise EventFormatError(f"not events: {error}") from error
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=len(raw))
     unpacker.feed(raw)
     end = 0  # asked after each event: an incomplete one moves the unpacker, too

@@ -11,6 +11,8 @@ is built in ``__str__``. This module imports nothing but the standard library.
 
 from __future__ import annotations
 
+import queue
+
 
 class MilepostError(Exception):
     """Root of all errors of this library."""
@@ -75,8 +77,7 @@ class ConflictingInitError(UsageError, ValueError):
     def __str__(self) -> str:
         return (
             f"milepost.init({self.setting}={self.asked!r}) conflicts with {self.setting}="
-            f"{self.in_force!r} already in force in this process; call milepost.init() without it, "
-            f"or use another process"
+            f"{self.in_force!r} already in force; call milepost.init() without it"
         )
 
 
@@ -207,6 +208,23 @@ class WorkflowCancellationError(WorkflowError):
 
     def __str__(self) -> str:
         return f"workflow {self.workflow_id!r} was canceled"
+
+
+class TooManyWorkflowsError(MilepostError, queue.Full):
+    """As many workflows run and wait as may; try again when one of them has ended."""
+
+    def __init__(self, workflow_id: str, max_running: int, max_pending: int) -> None:
+        super().__init__(workflow_id, max_running, max_pending)
+        self.workflow_id = workflow_id
+        self.max_running = max_running
+        self.max_pending = max_pending
+
+    def __str__(self) -> str:
+        return (
+            f"Workflow queue has been full: {self.max_running} workflows run and "
+            f"{self.max_pending} wait, as many as may; {self.workflow_id!r} was neither started "
+            f"nor changed, try again when one has ended"
+        )
 
 
 class TaskRaisedError(MilepostError):

@@ -25,7 +25,8 @@ SIGNATURES = {
     "get_status": "(workflow_id: 'str') -> 'Status'",
     "init": (
         "(*, storage: 'str | None' = None, dispatchers: 'int | None' = None, "
-        "recover: 'bool' = False) -> 'None'"
+        "recover: 'bool' = False, max_running_workflows: 'int | None' = None, "
+        "max_pending_workflows: 'int | None' = None) -> 'None'"
     ),
     "list_all": (
         "(status_filter: 'Status | str | set[Status] | set[str] | set[Status | str] | None' = None)"
@@ -87,6 +88,7 @@ ERRORS = {
         "StorageUnavailableError": {},
         "TaskCrashedError": {},
         "TaskRaisedError": {},
+        "TooManyWorkflowsError": {},
         "UnsupportedFormatError": {},
     },
 }

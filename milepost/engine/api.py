@@ -17,6 +17,7 @@ import ray
 from ray.dag import FunctionNode
 from ray.exceptions import RayActorError, RayTaskError
 
+from milepost.engine.admission import Limits, check_limits
 from milepost.engine.compiler import compile_dag
 from milepost.engine.context import current, current_task
 from milepost.engine.environment import capture_environment
@@ -62,7 +63,12 @@ __all__ = [
 
 
 def init(
-    *, storage: str | None = None, dispatchers: int | None = None, recover: bool = False
+    *,
+    storage: str | None = None,
+    dispatchers: int | None = None,
+    recover: bool = False,
+    max_running_workflows: int | None = None,
+    max_pending_workflows: int | None = None,
 ) -> None:
     """Connects this process to the engine; starts Ray and the engine where they do not run yet.
 
@@ -77,16 +83,28 @@ def init(
         recover: Whether to go on, in the background, with every workflow whose owner is gone; see
             :func:`recover`. A :func:`run` or :func:`resume` of one of them joins it, whichever of
             the two comes first.
+        max_running_workflows: How many workflows of the store may run at once on this cluster; -1
+            for any number. Others are PENDING, run nothing, and get their turn in the order in
+            which they came. By default what is in force, which is no limit until somebody names
+            one. Both limits last as long as the cluster, for all its drivers.
+        max_pending_workflows: How many may be PENDING; -1 for any number, 0 for none. Beyond that,
+            :func:`run` and :func:`resume` raise TooManyWorkflowsError, a ``queue.Full``, and
+            nothing is stored.
 
     Raises:
-        ConflictingInitError: If this process is connected to another store.
+        ConflictingInitError: If this process is connected to another store, or other limits are in
+            force.
+        TypeError: If a limit is not an int.
         StorageUriError: If the storage cannot be used; the text says why.
-        InvalidOptionError: If ``dispatchers`` is not a positive number.
+        InvalidOptionError: If ``dispatchers`` is not a positive number, or a limit makes no sense.
         EngineUnavailableError: If the engine does not start.
     """
     if dispatchers is not None and (type(dispatchers) is not int or dispatchers < 1):
         raise InvalidOptionError(f"dispatchers must be a positive int, not {dispatchers!r}")
+    limits = check_limits(max_running_workflows, max_pending_workflows)
     session = connect(storage, dispatchers)
+    if limits != Limits():
+        _fetch(session.manager.set_limits.remote(limits))
     if recover:
         session.manager.recover.remote([])
 
@@ -128,6 +146,7 @@ def run(
         WorkflowActiveError: If a workflow of this id is running on this cluster, unless a recovery
             picked it up: that one is joined.
         WorkflowNotResumableError: If the stored workflow of this id was canceled.
+        TooManyWorkflowsError: If it may not even wait for its turn; see :func:`init`.
         WorkflowExecutionError: If a task failed for good; the cause is the user's exception.
         LostOwnershipError: If another cluster took the workflow over.
         StorageUnavailableError: If the storage fails.
@@ -173,6 +192,7 @@ def resume(workflow_id: str) -> Any:
     Raises:
         WorkflowActiveError: If it is running on this cluster, unless a recovery picked it up.
         WorkflowNotResumableError: If it is unknown or canceled.
+        TooManyWorkflowsError: If it may not even wait for its turn; see :func:`init`.
         WorkflowExecutionError: If a task failed for good; the cause is the user's exception.
         CorruptJournalError: If its journal is damaged; the text says where.
         UnsupportedFormatError: If a newer Milepost wrote it.
@@ -207,10 +227,11 @@ def resume_all(include_failed: bool = False) -> list[tuple[str, ray.ObjectRef[An
     """
     session = connect()
     failed = [each for each, _ in list_all(Status.FAILED)] if include_failed else []
+    found = recover()  # before the failed ones, where turns are limited
     started = [session.dispatcher(each).resume.remote(each) for each in failed]
     going_on = [
         (each.workflow_id, _follow_recovered(session, each))
-        for each in recover()
+        for each in found
         if each.outcome in ("resumed", "refused")
     ]
     return going_on + [

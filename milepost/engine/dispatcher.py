@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from milepost.engine.admission import Limits, Turn
 from milepost.engine.hosting import Hosting
 from milepost.engine.inquiries import Inquiries
 from milepost.engine.messages import Submission, Verdict, WorkerReport
@@ -21,6 +22,7 @@ from milepost.engine.metadata import TaskTable
 from milepost.engine.outputs import SealedOutput
 from milepost.engine.recovery import Candidate
 from milepost.engine.threads import in_pool
+from milepost.engine.turns import Turns
 from milepost.engine.workers import RayWorkers, count_cpus, was_restarted
 from milepost.errors import MilepostError, StorageUnavailableError, StorageUriError
 from milepost.journal import Store, open_store
@@ -42,6 +44,7 @@ class Dispatcher:
         threads = ThreadPoolExecutor(THREADS, thread_name_prefix="milepost-storage")
         in_thread = in_pool(threads)
         self._workers = RayWorkers(store, storage, count_cpus())
+        self._turns = Turns(manager, index)
         self._hosting = Hosting(
             store,
             f"{cluster_id}/{index}",
@@ -49,6 +52,7 @@ class Dispatcher:
             threads,
             in_thread,
             _ManagerNotes(manager, index),
+            self._turns,
         )
         self._inquiries = Inquiries(storage, store, self._hosting, in_thread)
 
@@ -75,6 +79,14 @@ class Dispatcher:
     async def take_up(self, workflow_id: str, owner: str) -> str:
         """Goes on with what lost its owner; see :meth:`Hosting.take_up`."""
         return await self._hosting.take_up(workflow_id, owner)
+
+    async def limit(self, limits: Limits) -> list[Turn]:
+        """Puts limits in force; returns the turns that there are; see :meth:`Turns.limit`."""
+        return self._turns.limit(limits)
+
+    async def begin(self, workflow_id: str) -> None:
+        """Notes that the turn of a workflow has come; see :meth:`Turns.come`."""
+        self._turns.come(workflow_id)
 
     async def find_candidates(
         self, hosted: Collection[str], force: Collection[str]

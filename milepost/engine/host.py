@@ -42,6 +42,7 @@ from milepost.replay.inputs import (
     ResumeAsked,
     SliceLost,
     SliceReported,
+    TurnCame,
     WorkWanted,
 )
 from milepost.replay.state import FINAL, State, Status
@@ -110,6 +111,7 @@ class WorkflowHost:
         threads: Executor,
         now_us: Callable[[], int],
         on_end: Callable[[WorkflowHost], None],
+        on_finish: Callable[[WorkflowHost], object] = id,
     ) -> None:
         self.state = state
         self.announced: Status | None = None
@@ -123,6 +125,7 @@ class WorkflowHost:
         self._threads = threads
         self._now_us = now_us
         self._on_end = on_end
+        self._on_finish = on_finish
         self._costs = CostTable()
         self._queued: list[Event] = []
         self._deferred: list[tuple[int, Effect]] = []
@@ -136,18 +139,28 @@ class WorkflowHost:
         self._alarm = Alarm(now_us, self._feed_work)
         self._flusher: asyncio.Task[None] | None = None
 
-    async def create(self, created: WorkflowCreated, owner: str) -> None:
+    async def create(self, created: WorkflowCreated, owner: str, admitted: bool = True) -> None:
         """Starts a new workflow; returns when its creation is durable.
+
+        Args:
+            created: Its first event.
+            owner: Who owns it.
+            admitted: Whether it may run; else it is PENDING until :meth:`begin`.
 
         Raises:
             LostOwnershipError: If another owner took over.
             StorageUnavailableError: If the journal cannot be written.
         """
         self._act(Decision(append=(created,)))
-        await self.take_over(owner, "created")
+        await self.take_over(owner, "created", admitted)
 
-    async def take_over(self, owner: str, reason: str) -> None:
+    async def take_over(self, owner: str, reason: str, admitted: bool = True) -> None:
         """Goes on with the workflow under this owner; returns when that is durable.
+
+        Args:
+            owner: Who owns it.
+            reason: Why, for people.
+            admitted: Whether it may run; else it is PENDING until :meth:`begin`.
 
         Raises:
             LostOwnershipError: If another owner took over.
@@ -156,15 +169,36 @@ class WorkflowHost:
         self._flusher = asyncio.create_task(self._flush_forever())
         self._feed(
             OwnershipGained(
-                epoch=self._writer.epoch, owner=owner, reason=reason, at_us=self._now_us()
+                epoch=self._writer.epoch,
+                owner=owner,
+                reason=reason,
+                at_us=self._now_us(),
+                admitted=admitted,
             )
         )
         await self.sync()  # so that no task starts for an owner that another has overtaken
-        self._announce()
+        self._announce(admitted)
         self._feed_work()
 
-    async def resume(self, who: str) -> bool:
+    async def begin(self) -> None:
+        """Runs a workflow that was PENDING; returns when that is durable.
+
+        Raises:
+            LostOwnershipError: If another owner took over.
+            StorageUnavailableError: If the journal cannot be written.
+        """
+        self._feed(TurnCame(at_us=self._now_us()))
+        await self.sync()
+        if self.announced is Status.PENDING:  # nobody has canceled it meanwhile
+            self.announced = Status.RUNNING
+        self._feed_work()
+
+    async def resume(self, who: str, admitted: bool = True) -> bool:
         """Goes on with a failed workflow that this host still has; returns when durable.
+
+        Args:
+            who: Who asked for it.
+            admitted: Whether it may run; else it is PENDING until :meth:`begin`.
 
         Returns:
             False if it was too late for that: the host has ended.
@@ -176,10 +210,10 @@ class WorkflowHost:
         await self.sync()  # the failure is told before the resume
         if self.ended:
             return False
-        self._feed(ResumeAsked(who=who, at_us=self._now_us()))
+        self._feed(ResumeAsked(who=who, at_us=self._now_us(), admitted=admitted))
         self.announced = None
         await self.sync()
-        self._announce()
+        self._announce(admitted)
         self._feed_work()
         return True
 
@@ -200,13 +234,13 @@ class WorkflowHost:
         await self.sync()
         return self.state.status
 
-    def _announce(self) -> None:
-        """Tells that the workflow runs, now that this is durable; its end may have been told.
+    def _announce(self, admitted: bool) -> None:
+        """Tells that it runs or waits, now that this is durable; its end may have been told.
 
         ``state.status`` may be an end already that is still to become durable.
         """
         if self.announced is None:
-            self.announced = Status.RUNNING
+            self.announced = Status.RUNNING if admitted else Status.PENDING
 
     async def sync(self) -> None:
         """Returns when all events so far are durable.
@@ -367,6 +401,7 @@ class WorkflowHost:
             return
         if isinstance(effect, Finish):
             self.announced = effect.status
+            self._on_finish(self)
         elif isinstance(effect, CancelSlices):
             for number in effect.slices:
                 if number in self._running:

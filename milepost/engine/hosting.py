@@ -10,8 +10,9 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -24,6 +25,7 @@ from milepost.engine.recent import RecentStates
 from milepost.engine.recovery import UNDER_WAY
 from milepost.engine.submissions import find_differences, make_creation, read_nonce
 from milepost.engine.threads import InThread, own_thread
+from milepost.engine.turns import Turns
 from milepost.engine.workers import RayWorkers
 from milepost.errors import (
     CorruptJournalError,
@@ -78,6 +80,7 @@ class Hosting:
         threads: ThreadPoolExecutor,
         in_thread: InThread,
         notes: Notes,
+        turns: Turns,
     ) -> None:
         """Begin with nothing to run.
 
@@ -88,6 +91,7 @@ class Hosting:
             threads: Where journals are flushed.
             in_thread: Runs a function that blocks.
             notes: What is told when a host begins and ends.
+            turns: What tells whether a workflow may run.
         """
         self._store = store
         self._owner = owner
@@ -96,6 +100,7 @@ class Hosting:
         self._threads = threads
         self._in_thread = in_thread
         self._notes = notes
+        self._turns = turns
         self.hosts: dict[str, WorkflowHost] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.recent = RecentStates()
@@ -118,6 +123,7 @@ class Hosting:
             WorkflowNotResumableError: If the stored one is canceled.
             LostOwnershipError: If another cluster takes it over at the same time.
             StorageUnavailableError: If the storage fails.
+            TooManyWorkflowsError: If it may not even wait for its turn.
         """
         async with self.lock(submission.workflow_id):
             host = self.hosts.get(submission.workflow_id)
@@ -125,7 +131,8 @@ class Hosting:
                 return Verdict(outcome="created")  # the same message, sent again by Ray
             stored = await self._find_stored(submission.workflow_id)
             if stored is None:
-                return await self._create(submission)
+                async with self._turn(submission.workflow_id) as admitted:
+                    return await self._create(submission, admitted)
             state, _ = await self._in_thread(load_settled, self._store, submission.workflow_id)
             again = read_nonce(state) == submission.nonce
             outcome = await self._go_on(submission.workflow_id, "run" if not again else "resume")
@@ -139,7 +146,16 @@ class Hosting:
         except WorkflowNotFoundError:
             return None
 
-    async def _create(self, submission: Submission) -> Verdict:
+    @asynccontextmanager
+    async def _turn(self, workflow_id: str, *, must: bool = False) -> AsyncIterator[bool]:
+        """Gives whether a workflow may run now; takes that back if it is not hosted afterwards."""
+        try:
+            yield await self._turns.take(workflow_id, must)
+        finally:
+            if workflow_id not in self.hosts:
+                self._turns.give_back(workflow_id)
+
+    async def _create(self, submission: Submission, admitted: bool) -> Verdict:
         workflow_id = submission.workflow_id
         await self._leases.hold()
         state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
@@ -148,9 +164,8 @@ class Hosting:
             raise WorkflowActiveError(workflow_id, "run")
         await self._in_thread(self._put_blobs, submission, writer.incarnation)
         host = self._make_host(state, writer)
-        await self._start(
-            workflow_id, host, host.create(make_creation(submission, _now_us()), self._owner)
-        )
+        created = make_creation(submission, _now_us())
+        await self._start(workflow_id, host, host.create(created, self._owner, admitted))
         return Verdict(outcome="created")
 
     def _put_blobs(self, submission: Submission, incarnation: int) -> None:
@@ -169,6 +184,7 @@ class Hosting:
             LostOwnershipError: If another cluster takes it over at the same time.
             CorruptJournalError: If its journal is damaged.
             StorageUnavailableError: If the storage fails.
+            TooManyWorkflowsError: If it may not even wait for its turn.
         """
         async with self.lock(workflow_id):
             return await self._go_on(workflow_id, "resume")
@@ -180,7 +196,7 @@ class Hosting:
                 if workflow_id in self._taken_up:
                     return "resumed"
                 raise WorkflowActiveError(workflow_id, operation)
-            if host.announced is Status.FAILED and await asyncio.shield(host.resume(operation)):
+            if host.announced is Status.FAILED and await self._resume(host, operation):
                 return "resumed"
         stored = await self._find_stored(workflow_id)
         if stored is None:
@@ -192,24 +208,41 @@ class Hosting:
             raise WorkflowNotResumableError(workflow_id, "it was canceled")
         return "resumed" if end is None else "stored"
 
-    async def take_over(self, workflow_id: str, reason: str) -> Status | None:
+    async def _resume(self, host: WorkflowHost, operation: str) -> bool:
+        """Goes on with a failed workflow where its host still is; False if it is no more."""
+        workflow_id = host.state.workflow_id
+        async with self._turn(workflow_id) as admitted:
+            resumed = await asyncio.shield(host.resume(operation, admitted))
+            if resumed and not admitted:
+                self._turns.follow(workflow_id, host.begin)
+            return resumed
+
+    async def take_over(
+        self, workflow_id: str, reason: str, *, must: bool = False
+    ) -> Status | None:
         """Goes on with a workflow, unless it has ended in a way that nothing can follow.
+
+        Args:
+            workflow_id: The workflow. Its lock is held.
+            reason: Why, for people.
+            must: Whether it may wait for its turn even if the queue is full: it had a place.
 
         Returns:
             How it has ended, which is certain then, or None if it goes on.
         """
-        self.recent.drop(workflow_id)
-        await self._leases.hold()
-        state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
-        if not state.next_seq:
-            self._threads.submit(writer.close)
-            raise WorkflowNotResumableError(workflow_id, "it was deleted a moment ago")
-        if state.status in FINAL:
-            await self._in_thread(settle_end, state, writer, self._owner, reason, _now_us())
-            return state.status
-        host = self._make_host(state, writer)
-        await self._start(workflow_id, host, host.take_over(self._owner, reason))
-        return None
+        async with self._turn(workflow_id, must=must) as admitted:
+            self.recent.drop(workflow_id)
+            await self._leases.hold()
+            state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
+            if not state.next_seq:
+                self._threads.submit(writer.close)
+                raise WorkflowNotResumableError(workflow_id, "it was deleted a moment ago")
+            if state.status in FINAL:
+                await self._in_thread(settle_end, state, writer, self._owner, reason, _now_us())
+                return state.status
+            host = self._make_host(state, writer)
+            await self._start(workflow_id, host, host.take_over(self._owner, reason, admitted))
+            return None
 
     async def settle(self, workflow_id: str) -> State | None:
         """Makes the end of a workflow certain; goes on with it if it turns out to have none.
@@ -226,7 +259,8 @@ class Hosting:
                 await self._in_thread(settle_end, state, writer, self._owner, reason, _now_us())
                 return state if state.next_seq else None
             host = self._make_host(state, writer)
-            await self._start(workflow_id, host, host.take_over(self._owner, reason))
+            async with self._turn(workflow_id, must=True) as admitted:
+                await self._start(workflow_id, host, host.take_over(self._owner, reason, admitted))
             return None
 
     async def cancel(self, workflow_id: str) -> None:
@@ -301,12 +335,16 @@ class Hosting:
     async def _go_on_if_orphan(self, workflow_id: str) -> None:
         async with self.lock(workflow_id):
             if workflow_id not in self.hosts and await self.is_orphan(workflow_id):
-                await self.take_over(workflow_id, "its dispatcher or storage failed")
+                await self.take_over(workflow_id, "its dispatcher or storage failed", must=True)
 
     def _note_healed(self, workflow_id: str) -> None:
         if workflow_id not in self.hosts:
-            self._taken_up.discard(workflow_id)
-            self._notes.ended(workflow_id)
+            self._turns.disclaim(workflow_id)
+            self._note_gone(workflow_id)
+
+    def _note_gone(self, workflow_id: str) -> None:
+        self._taken_up.discard(workflow_id)
+        self._notes.ended(workflow_id)
 
     async def take_up(self, workflow_id: str, owner: str) -> str:
         """Goes on with a workflow whose owner is gone.
@@ -323,6 +361,7 @@ class Hosting:
             CorruptJournalError: If its journal is damaged.
             LostOwnershipError: If somebody else takes it over at the same time.
             StorageUnavailableError: If the storage fails.
+            TooManyWorkflowsError: If it may not even wait for its turn.
         """
         async with self.lock(workflow_id):
             if workflow_id in self.hosts:
@@ -359,13 +398,25 @@ class Hosting:
 
     def _make_host(self, state: State, writer: JournalWriter) -> WorkflowHost:
         return WorkflowHost(
-            state, writer, self._workers, self._threads, _now_us, on_end=self._forget
+            state,
+            writer,
+            self._workers,
+            self._threads,
+            _now_us,
+            on_end=self._forget,
+            on_finish=lambda host: self._turns.give_back(host.state.workflow_id),
         )
 
     async def _start(self, workflow_id: str, host: WorkflowHost, start: Awaitable[None]) -> None:
         self.hosts[workflow_id] = host
         self._notes.started(workflow_id)
-        await asyncio.shield(start)  # a caller who gives up must not leave it half done
+
+        async def begin() -> None:
+            await start
+            if host.state.status is Status.PENDING:
+                self._turns.follow(workflow_id, host.begin)
+
+        await asyncio.shield(begin())  # a caller who gives up must not leave it half done
 
     def _forget(self, host: WorkflowHost) -> None:
         workflow_id = host.state.workflow_id
@@ -379,9 +430,10 @@ class Hosting:
             self.recent.keep(host.state)
         if isinstance(host.stopped, StorageUnavailableError) and host.announced is not None:
             self.healer.begin([workflow_id])
-        else:  # also if its start failed: who asked for it was told so
-            self._taken_up.discard(workflow_id)
-            self._notes.ended(workflow_id)
+        elif workflow_id not in self.hosts:  # also if its start failed: who asked was told so
+            if host.stopped is not None:  # otherwise it was given back when the end was durable
+                self._turns.give_back(workflow_id)
+            self._note_gone(workflow_id)
 
     def live(self) -> dict[str, str]:
         """Returns the workflows hosted here that have not ended, with their durable status."""

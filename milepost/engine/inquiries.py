@@ -122,7 +122,7 @@ class Inquiries:
             host = self._hosting.hosts.get(workflow_id)
             recent = workflow_id in self._hosting.recent
             if host is None and not recent and await self._hosting.is_orphan(workflow_id):
-                await self._hosting.take_over(workflow_id, "dispatcher restarted")
+                await self._hosting.take_over(workflow_id, "dispatcher restarted", must=True)
                 host = self._hosting.hosts.get(workflow_id)
         if host is not None:
             state, payload = host.state, await await_output(self._storage, host, task_id)

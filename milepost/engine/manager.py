@@ -1,7 +1,8 @@
 """The actor that looks after a store's dispatchers: one per store and cluster, control plane only.
 
-It creates the dispatchers, knows which workflows each of them hosts, and has a dispatcher that died
-go on with them. It holds no truth: a restarted manager asks the dispatchers.
+It creates the dispatchers, knows which workflows each of them hosts, has a dispatcher that died go
+on with them, and gives workflows their turns where there are limits. It holds no truth: a restarted
+manager asks the dispatchers.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from milepost.engine.admission import RESERVED, Admission, Limits, Turn
 from milepost.engine.anchor import hold_job
 from milepost.engine.dispatcher import Dispatcher
+from milepost.engine.limits import load_limits, save_limits
 from milepost.engine.names import NAMESPACE, dispatcher_name, manager_name, route
 from milepost.engine.recovery import Candidate, Recovered, recover_all
 from milepost.engine.workers import count_cpus
-from milepost.errors import MilepostError, WorkflowNotResumableError
+from milepost.errors import MilepostError, TooManyWorkflowsError, WorkflowNotResumableError
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +43,12 @@ class Manager:
         self, storage: str, store_id: str, cluster_id: str, dispatchers: int | None
     ) -> None:
         self._storage = storage
+        self._store_id = store_id
+        self._admission = Admission(load_limits(store_id))
+        self._limiting = asyncio.Lock()
         self._hosted: dict[int, set[str]] = {}
         self._watchers: list[asyncio.Task[None]] = []
+        self._waking: asyncio.Task[None] | None = None
         count = dispatchers or _choose_count()
         _start_outside(storage, store_id, cluster_id, count)
         me = ray.get_runtime_context().current_actor
@@ -63,6 +70,50 @@ class Manager:
         """Notes that dispatcher ``index`` hosts a workflow no more."""
         await self._wake_up()
         self._hosted.setdefault(index, set()).discard(workflow_id)
+
+    async def set_limits(self, asked: Limits) -> None:
+        """Puts limits in force, for as long as the cluster lives.
+
+        Raises:
+            ConflictingInitError: If others are in force.
+        """
+        await self._wake_up()
+        async with self._limiting:
+            limits = self._admission.limits.merge(asked)
+            if limits != self._admission.limits:
+                await asyncio.to_thread(save_limits, self._store_id, limits)
+                self._admission.limits = limits
+                await self._restore_turns()
+
+    async def _restore_turns(self) -> None:
+        with self._admission.restoring():
+            for dispatcher in self._dispatchers:
+                self._admission.restore(await dispatcher.limit.remote(self._admission.limits))
+        self._call_up()
+
+    async def read_limits(self) -> Limits:
+        """Returns the limits in force."""
+        return self._admission.limits
+
+    async def admit(self, turn: Turn, must: bool) -> bool | None:
+        """Gives a workflow its turn or a place in the queue.
+
+        Returns:
+            Whether it may run now; None if it may not even wait.
+        """
+        await self._wake_up()
+        self._hosted.setdefault(turn.index, set()).add(turn.workflow_id)
+        return self._admission.ask(turn, must)
+
+    async def release(self, workflow_id: str, ticket: int | None) -> None:
+        """Takes a turn back, and gives it to whoever is next."""
+        await self._wake_up()
+        self._admission.release(workflow_id, ticket)
+        self._call_up()
+
+    def _call_up(self) -> None:
+        for turn in self._admission.call_up():
+            self._dispatchers[turn.index].begin.remote(turn.workflow_id)
 
     async def list_statuses(self) -> dict[str, str]:
         """Returns every workflow with its status, live ones as their dispatchers see them."""
@@ -88,7 +139,26 @@ class Manager:
         return await recover_all(candidates, self._take_up)
 
     async def _take_up(self, candidate: Candidate) -> str:
-        dispatcher = self._dispatchers[route(candidate.workflow_id, len(self._dispatchers))]
+        """Goes on with a workflow; turns are given in the order in which this is called."""
+        index = route(candidate.workflow_id, len(self._dispatchers))
+        self._reserve(candidate.workflow_id, index)
+        try:
+            return await self._take_up_reserved(candidate, self._dispatchers[index])
+        finally:
+            self._admission.release(candidate.workflow_id, RESERVED)  # if nobody has taken it
+            self._call_up()
+
+    def _reserve(self, workflow_id: str, index: int) -> None:
+        limits = self._admission.limits
+        turn = Turn(
+            workflow_id=workflow_id, ticket=RESERVED, index=index, since_us=0, running=False
+        )
+        if limits.limited and self._admission.ask(turn) is None:
+            raise TooManyWorkflowsError(
+                workflow_id, limits.max_running or 0, limits.max_pending or 0
+            )
+
+    async def _take_up_reserved(self, candidate: Candidate, dispatcher: Any) -> str:
         try:
             outcome: str = await dispatcher.take_up.remote(candidate.workflow_id, candidate.owner)
         except RayTaskError as error:
@@ -101,15 +171,24 @@ class Manager:
         return outcome
 
     async def _wake_up(self) -> None:
-        """Starts watching; a restarted manager finds the dispatchers at work."""
-        if self._watchers:
-            return
+        """Returns when the dispatchers are watched; a restarted manager finds them at work."""
+        if self._waking is None:
+            self._waking = asyncio.create_task(self._look_around())
+        try:
+            await asyncio.shield(self._waking)
+        except RayError:
+            self._waking = None  # the next one who comes tries again
+            raise
+
+    async def _look_around(self) -> None:
         self._watchers = [
             asyncio.create_task(self._watch(index)) for index in range(len(self._dispatchers))
         ]
         for index, dispatcher in enumerate(self._dispatchers):
             live = await dispatcher.live.remote()
             self._hosted.setdefault(index, set()).update(live)
+        if self._admission.limits.limited:
+            await self._restore_turns()
 
     async def _watch(self, index: int) -> None:
         dispatcher = self._dispatchers[index]

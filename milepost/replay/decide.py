@@ -39,6 +39,7 @@ from milepost.replay.inputs import (
     ResumeAsked,
     SliceLost,
     SliceReported,
+    TurnCame,
     WorkWanted,
 )
 from milepost.replay.state import FINAL, Slice, State, Status, TaskState
@@ -104,6 +105,8 @@ def decide(state: State, happened: Input) -> Decision:
             return _own(state, happened)
         case ResumeAsked():
             return _resume(state, happened)
+        case TurnCame():
+            return _begin(state, happened)
         case CancelAsked():
             return _cancel(state, happened)
         case EventArrived():
@@ -118,16 +121,26 @@ def _own(state: State, gained: OwnershipGained) -> Decision:
     taken = OwnershipTaken(
         epoch=gained.epoch, owner=gained.owner, reason=gained.reason, at_us=gained.at_us
     )
-    running = _status(Status.RUNNING, gained.reason, gained.owner, gained.at_us)
+    entered = _enter(gained.admitted, gained.reason, gained.owner, gained.at_us)
     ended = () if state.result is None else (_success(gained.owner, gained.at_us),)
     effects = (Finish(status=Status.SUCCESSFUL),) if ended else ()
-    return Decision(append=(taken, running, *ended), effects=effects)
+    return Decision(append=(taken, entered, *ended), effects=effects)
 
 
 def _resume(state: State, asked: ResumeAsked) -> Decision:
     if state.status is not Status.FAILED:
         return NOTHING
-    return Decision(append=(_status(Status.RUNNING, "resumed", asked.who, asked.at_us),))
+    return Decision(append=(_enter(asked.admitted, "resumed", asked.who, asked.at_us),))
+
+
+def _enter(admitted: bool, reason: str, who: str, at_us: int) -> StatusChanged:
+    return _status(Status.RUNNING if admitted else Status.PENDING, reason, who, at_us)
+
+
+def _begin(state: State, came: TurnCame) -> Decision:
+    if state.status is not Status.PENDING:
+        return NOTHING
+    return Decision(append=(_status(Status.RUNNING, "its turn", state.owner, came.at_us),))
 
 
 def _cancel(state: State, asked: CancelAsked) -> Decision:

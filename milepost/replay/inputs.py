@@ -17,19 +17,28 @@ from milepost.replay.payload import Payload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnershipGained:
-    """The journal is ours under ``epoch``; the workflow is to run (again)."""
+    """The journal is ours under ``epoch``; the workflow is to run (again), or to wait its turn."""
 
     epoch: int
     owner: str
     reason: str
     at_us: int
+    admitted: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeAsked:
-    """Somebody asked the present owner to go on with a failed workflow."""
+    """Somebody asked the present owner to go on with a failed workflow, in its turn."""
 
     who: str
+    at_us: int
+    admitted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnCame:
+    """A workflow that waited for others to end may run now."""
+
     at_us: int
 
 
@@ -126,6 +135,7 @@ class SliceLost:
 Input: TypeAlias = (
     OwnershipGained
     | ResumeAsked
+    | TurnCame
     | CancelAsked
     | EventArrived
     | WorkWanted

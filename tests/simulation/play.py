@@ -15,6 +15,7 @@ from client import Client
 from milepost.engine import dispatcher as dispatcher_module
 from milepost.engine import hosting, threads
 from milepost.engine import leases as leases_module
+from milepost.engine import turns as turns_module
 from milepost.engine.dispatcher import Dispatcher
 from milepost.engine.host import WorkflowHost
 from milepost.engine.recovery import Candidate, recover_all
@@ -189,16 +190,14 @@ def _as_simulated(world: World) -> Iterator[None]:
         patch.object(JournalWriter, "flush", note_flush),
         patch.object(WorkflowHost, "_release", note_release),
         patch.object(WorkflowHost, "_stop", note_stop),
-        patch.object(claim, "time", clock),
-        patch.object(claim, "random", chance),
-        patch.object(claim, "os", bytes_),
+        patch.multiple(claim, time=clock, random=chance, os=bytes_),
         patch.object(deletion, "time", clock),
         patch.object(reader, "os", bytes_),
         patch.object(writer, "threading", locks),
         patch.object(compaction, "threading", locks),
-        patch.object(hosting, "_now_us", world.now_us),
-        patch.object(hosting, "random", chance),
+        patch.multiple(hosting, _now_us=world.now_us, random=chance),
         patch.object(leases_module, "_now_us", world.now_us),
+        patch.object(turns_module, "_now_us", world.now_us),
         patch.object(threads, "ThreadPoolExecutor", lambda *given, **_: here().threads),
         patch.object(leases_module, "describe_machine", lambda: "simulated"),
         patch.object(leases_module, "describe_process", lambda: here().name),

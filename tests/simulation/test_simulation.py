@@ -21,6 +21,7 @@ import pytest
 
 from faulty_store import Disk
 from milepost.engine import host, inquiries
+from milepost.engine.admission import Admission
 from milepost.errors import LostOwnershipError
 from milepost.journal import claim, states, writer
 from milepost.journal.claim import claim_epoch
@@ -134,6 +135,7 @@ GUARDS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "reports that come twice": lambda: patch.object(
         decide, "_drop_settled", lambda state, report, outstanding: report
     ),
+    "no more run than may": lambda: patch.object(Admission, "_has_room", lambda self: True),
     "attempts of former owners are lost": lambda: patch.object(fold, "_make_ready", never),
 }
 

@@ -52,6 +52,7 @@ class SimulatedWorkers:
                 continue
             await self._process.gate()
             self._world.record.task_started(host, task, attempt)
+            self._process.cluster.check_turns()
             await asyncio.sleep(weather.task_s())
             if weather.stormy and random.random() < 0.02:
                 await self._process.gate()

@@ -16,7 +16,9 @@ from random import Random
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from faulty_store import Disk, ProcessStore
+from milepost.engine.admission import Admission, Limits, Turn
 from milepost.engine.dispatcher import Dispatcher
+from milepost.replay.state import Status
 from programs import Program
 from record import Record
 from virtual_time import Threads
@@ -159,7 +161,7 @@ def _look_at(task: asyncio.Task[Any]) -> None:
 class _Note:
     """A remote method of the manager."""
 
-    def __init__(self, remote: Callable[[int, str], None]) -> None:
+    def __init__(self, remote: Callable[..., Any]) -> None:
         self.remote = remote
 
 
@@ -170,6 +172,13 @@ class Cluster:
         self.world = world
         self.name = name
         self.hosted: dict[str, None] = {}
+        choose = world.random.choice
+        limits = Limits(max_running=choose((None, 1, 2)), max_pending=choose((None, 0, 1)))
+        self.admission = Admission(limits)
+        self.read_limits = _Note(self._read_limits)
+        self.admit = _Note(self._admit)
+        self.release = _Note(self._release)
+        self._calls: list[asyncio.Task[None]] = []
         self.note_started = _Note(lambda index, workflow_id: self._note(workflow_id, True))
         self.note_ended = _Note(lambda index, workflow_id: self._note(workflow_id, False))
         self.process = Process(world, self)
@@ -179,6 +188,42 @@ class Cluster:
             self.hosted[workflow_id] = None
         else:
             self.hosted.pop(workflow_id, None)
+
+    async def _read_limits(self) -> Limits:
+        return self.admission.limits
+
+    async def _admit(self, turn: Turn, must: bool) -> bool | None:
+        self.hosted[turn.workflow_id] = None
+        admitted = self.admission.ask(turn, must)
+        await asyncio.sleep(self.world.random.uniform(0.0001, 0.01))
+        await process_here.get().gate()
+        return admitted
+
+    def _release(self, workflow_id: str, ticket: int | None) -> None:
+        self.admission.release(workflow_id, ticket)
+        self._calls += [
+            asyncio.create_task(self._begin(turn.workflow_id)) for turn in self.admission.call_up()
+        ]
+
+    async def _begin(self, workflow_id: str) -> None:
+        self.world.note("turn", self.name, workflow_id)
+        with suppress(ProcessDiedError):  # its successor asks again
+            await self.process.call(lambda dispatcher: dispatcher.begin(workflow_id))
+
+    def check_turns(self) -> None:
+        """Checks that no more workflows run here than may.
+
+        Raises:
+            AssertionError: If they do.
+        """
+        limit = self.admission.limits.max_running
+        hosts = self.process.dispatcher._hosting.hosts.values()
+        running = [
+            each.state.workflow_id
+            for each in hosts
+            if each.state.status is Status.RUNNING and each.stopped is None
+        ]
+        assert limit is None or len(running) <= limit, f"{running} run at once, not {limit}"
 
     async def restart(self, dead: Process, after_s: float) -> None:
         """Starts another dispatcher after a while, and has it go on."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from milepost.engine.admission import Admission, Limits, Turn
 from milepost.engine.dispatcher import Dispatcher
 from milepost.engine.messages import Submission
 from milepost.errors import MilepostError
@@ -19,9 +21,21 @@ CLUSTER = "cluster"
 
 
 class Notes:
-    """Plays the manager: 1 for what is hosted as far as it was told, 0 for what is no more."""
+    """Plays the manager: what is hosted as far as it was told, and the turns that it gives.
 
-    def __init__(self) -> None:
+    Attributes:
+        hosted: 1 for what is hosted, 0 for what is no more.
+        admission: Who may run, and who waits.
+        called_up: Has a workflow begin whose turn has come.
+    """
+
+    def __init__(self, called_up: Callable[[str], Awaitable[None]]) -> None:
+        self.admission = Admission(Limits())
+        self._called_up = called_up
+        self._calls: set[asyncio.Task[None]] = set()
+        self.read_limits = _Call(self._read_limits)
+        self.admit = _Call(self._admit)
+        self.release = _Call(self._release)
         self.hosted: Counter[str] = Counter()
         self.note_started = _Call(lambda index, workflow_id: self._note(workflow_id, 1))
         self.note_ended = _Call(lambda index, workflow_id: self._note(workflow_id, 0))
@@ -29,9 +43,21 @@ class Notes:
     def _note(self, workflow_id: str, hosted: int) -> None:
         self.hosted[workflow_id] = hosted
 
+    async def _read_limits(self) -> Limits:
+        return self.admission.limits
+
+    async def _admit(self, turn: Turn, must: bool) -> bool | None:
+        return self.admission.ask(turn, must)
+
+    def _release(self, workflow_id: str, ticket: int | None) -> None:
+        self.admission.release(workflow_id, ticket)
+        for turn in self.admission.call_up():
+            begin: Any = self._called_up(turn.workflow_id)
+            self._calls.add(asyncio.ensure_future(begin))
+
 
 class _Call:
-    def __init__(self, remote: Callable[[int, str], None]) -> None:
+    def __init__(self, remote: Callable[..., Any]) -> None:
         self.remote = remote
 
 
@@ -44,7 +70,7 @@ class FrontDesk:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.notes = Notes()
+        self.notes = Notes(lambda workflow_id: self.dispatcher.begin(workflow_id))
         self._dispatchers: list[Dispatcher] = []  # a former one still runs, like a paused process
         self.restart()
 

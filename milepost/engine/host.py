@@ -407,6 +407,7 @@ class WorkflowHost:
                 if number in self._running:
                     self._running.pop(number).cancel()
         else:
+            assert isinstance(effect, RunSlice), effect
             self._running[effect.slice] = asyncio.create_task(self._run_slice(effect))
 
     async def _run_slice(self, slice_: RunSlice) -> None:

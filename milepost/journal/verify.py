@@ -53,14 +53,17 @@ from milepost.replay.events import (
     AttemptFailed,
     Event,
     GraphExtended,
+    ItemFailed,
+    ItemsCommitted,
     OwnershipTaken,
     TasksCommitted,
     WorkflowCreated,
 )
 from milepost.replay.fold import apply
-from milepost.replay.fragment import Fragment
+from milepost.replay.fragment import ChunkItems, Fragment
 from milepost.replay.invariants import check
-from milepost.replay.payload import Payload
+from milepost.replay.mapping import unpack_listed
+from milepost.replay.payload import Encoding, Payload
 from milepost.replay.state import State
 
 READS_MAX = 5
@@ -434,7 +437,10 @@ def payloads_of(event: Event) -> Iterator[Payload]:
     match event:
         case TasksCommitted():
             yield from event.payloads
-        case AttemptFailed():
+        case ItemsCommitted():
+            for payload in event.payloads:
+                yield from _payloads_below(payload)
+        case AttemptFailed() | ItemFailed():
             if event.error.exception is not None:
                 yield event.error.exception
         case WorkflowCreated():
@@ -454,3 +460,17 @@ def _payloads_in(fragment: Fragment) -> Iterator[Payload]:
         yield from (options.retry_errors, options.ray)
     for constant in fragment.constants:
         yield constant.payload
+    for spec in fragment.maps:
+        if isinstance(spec.items, ChunkItems):
+            for payload in spec.items.payloads:
+                yield from _payloads_below(payload)
+
+
+def _payloads_below(payload: Payload) -> Iterator[Payload]:
+    """Gives a payload and those that it lists; one that is stored as a blob lists no blobs."""
+    yield payload
+    if payload.encoding == Encoding.LISTED and not payload.digest:
+        try:
+            yield from unpack_listed(payload.data)
+        except ValueError as error:
+            raise EventFormatError(f"values of a map are malformed: {error}") from error

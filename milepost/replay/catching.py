@@ -65,6 +65,11 @@ def list_chain(state: State, task: int) -> list[int]:
     return chain
 
 
+def name_item(state: State, task: int, item: int) -> str:
+    """Returns the id of an item of a map, unique in its workflow."""
+    return f"{state.graph.task_id(task)}[{item}]"
+
+
 def pack_caught(task_id: str, error: TaskError) -> Payload:
     """Returns the pair of None and the exception with which the task ``task_id`` failed."""
     exception = pack_payload(error.exception)

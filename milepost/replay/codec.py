@@ -14,14 +14,17 @@ from typing import Any, TypeAlias
 import msgpack
 
 from milepost.errors import UnsupportedFormatError
+from milepost.replay import item_codec
 from milepost.replay.bombs import require_modest
 from milepost.replay.columns import (
     expect_fields,
+    expect_node,
     expect_payload,
+    pack_error,
     pack_integers,
     pack_payload,
+    unpack_error,
     unpack_integers,
-    unpack_payload,
 )
 from milepost.replay.events import (
     AttemptFailed,
@@ -29,10 +32,14 @@ from milepost.replay.events import (
     Event,
     EventReceived,
     GraphExtended,
+    ItemFailed,
+    ItemsCommitted,
+    ItemsHandedBack,
+    ItemsLost,
+    ItemsScheduled,
     Noted,
     OwnershipTaken,
     StatusChanged,
-    TaskError,
     TasksCommitted,
     TasksHandedBack,
     TasksScheduled,
@@ -219,7 +226,7 @@ def _unpack_committed(fields: Fields) -> TasksCommitted:
     )
     return TasksCommitted(
         slice=number,
-        node=_expect_node(node),
+        node=expect_node(node),
         tasks=unpack_integers(tasks),
         attempts=unpack_integers(attempts),
         payloads=tuple(map(expect_payload, payloads)),
@@ -229,12 +236,11 @@ def _unpack_committed(fields: Fields) -> TasksCommitted:
 
 
 def _pack_failed(event: AttemptFailed) -> Fields:
-    error = event.error
     return [
         event.slice,
         event.task,
         event.attempt,
-        [error.kind, error.type, error.message, error.traceback, pack_payload(error.exception)],
+        pack_error(event.error),
         event.final,
         event.at_us,
         event.node,
@@ -245,21 +251,14 @@ def _unpack_failed(fields: Fields) -> AttemptFailed:
     number, task, attempt, error, final, at_us, node = expect_fields(
         fields, int, int, int, list, bool, int, object
     )
-    kind, type_, message, traceback, exception = expect_fields(error, str, str, str, str, object)
     return AttemptFailed(
         slice=number,
         task=task,
         attempt=attempt,
-        error=TaskError(
-            kind=kind,
-            type=type_,
-            message=message,
-            traceback=traceback,
-            exception=unpack_payload(exception),
-        ),
+        error=unpack_error(error),
         final=final,
         at_us=at_us,
-        node=_expect_node(node),
+        node=expect_node(node),
     )
 
 
@@ -316,14 +315,8 @@ def _unpack_extended(fields: Fields) -> GraphExtended:
         fragment=unpack_fragment(fragment),
         started_us=started_us,
         duration_us=duration_us,
-        node=_expect_node(node),
+        node=expect_node(node),
     )
-
-
-def _expect_node(node: object) -> str | int:
-    if type(node) is str or type(node) is int:
-        return node
-    raise ValueError(f"a node is of type {type(node).__name__}")
 
 
 def _pack_status(event: StatusChanged) -> Fields:
@@ -358,6 +351,11 @@ _CODECS: dict[type, tuple[int, int, Callable[[Any], Fields], Callable[[Fields], 
     WaitsBegan: (11, 1, pack_begun, unpack_begun),
     WaitsEnded: (12, 1, pack_ended, unpack_ended),
     EventReceived: (13, 1, pack_received, unpack_received),
+    ItemsScheduled: (14, 1, item_codec.pack_scheduled, item_codec.unpack_scheduled),
+    ItemsCommitted: (15, 1, item_codec.pack_committed, item_codec.unpack_committed),
+    ItemFailed: (16, 1, item_codec.pack_failed, item_codec.unpack_failed),
+    ItemsLost: (17, 1, item_codec.pack_lost, item_codec.unpack_lost),
+    ItemsHandedBack: (18, 1, item_codec.pack_handed_back, item_codec.unpack_handed_back),
 }
 """The one table of kinds: event -> kind, version, to fields, from fields."""
 

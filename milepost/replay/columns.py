@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
+from milepost.replay.events import TaskError
 from milepost.replay.payload import Encoding, Payload
 
 Packed: TypeAlias = list[object]
@@ -117,3 +118,35 @@ def expect_payload(packed: object) -> Payload:
     if not digest or size < 0:
         raise ValueError("not a payload")
     return Payload(encoding=encoding, digest=digest, size=size)
+
+
+def expect_node(node: object) -> str | int:
+    """Reads who ran a task.
+
+    Raises:
+        ValueError: If it is neither a name nor a number.
+    """
+    if type(node) is str or type(node) is int:
+        return node
+    raise ValueError(f"a node is of type {type(node).__name__}")
+
+
+def pack_error(error: TaskError) -> Packed:
+    """Packs why an attempt failed."""
+    return [error.kind, error.type, error.message, error.traceback, pack_payload(error.exception)]
+
+
+def unpack_error(packed: object) -> TaskError:
+    """Reads what :func:`pack_error` wrote.
+
+    Raises:
+        ValueError: If it is not such a value.
+    """
+    kind, type_, message, traceback, exception = expect_fields(packed, str, str, str, str, object)
+    return TaskError(
+        kind=kind,
+        type=type_,
+        message=message,
+        traceback=traceback,
+        exception=unpack_payload(exception),
+    )

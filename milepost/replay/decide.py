@@ -7,20 +7,29 @@ effect**: an effect with ``sync_first`` waits until every event appended so far 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias, TypeVar, assert_never
 
 from milepost.replay import waiting
-from milepost.replay.catching import find_catcher, is_below
+from milepost.replay.catching import find_catcher, is_below, name_item
+from milepost.replay.decide_items import (
+    RunItems,
+    completes,
+    schedule_items,
+    take_items,
+    take_loss,
+)
 from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
     Event,
     EventReceived,
     GraphExtended,
+    ItemFailed,
+    ItemsScheduled,
     OwnershipTaken,
     StatusChanged,
     TaskError,
@@ -34,6 +43,7 @@ from milepost.replay.inputs import (
     Continued,
     EventArrived,
     Input,
+    ItemsReported,
     OwnershipGained,
     Raised,
     ResumeAsked,
@@ -45,6 +55,7 @@ from milepost.replay.inputs import (
 from milepost.replay.state import FINAL, Slice, State, Status, TaskState
 
 Item = TypeVar("Item")
+AnyFailure = TypeVar("AnyFailure", AttemptFailed, ItemFailed)
 
 SLICE_TASKS_MAX = 500
 """More tasks per slice save nothing more: one Ray call is then a few microseconds per task."""
@@ -78,7 +89,8 @@ class CancelSlices:
     sync_first: bool = True
 
 
-Effect: TypeAlias = RunSlice | Finish | CancelSlices
+Failure: TypeAlias = AttemptFailed | ItemFailed
+Effect: TypeAlias = RunSlice | RunItems | Finish | CancelSlices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +111,8 @@ def decide(state: State, happened: Input) -> Decision:
             return _take_report(state, happened)
         case WorkWanted():
             return _schedule(state, happened)
+        case ItemsReported():
+            return _take_items(state, happened)
         case SliceLost():
             return _take_loss(state, happened)
         case OwnershipGained():
@@ -147,7 +161,7 @@ def _cancel(state: State, asked: CancelAsked) -> Decision:
     if state.status in FINAL:
         return NOTHING
     canceled = _status(Status.CANCELED, "canceled", asked.who, asked.at_us)
-    running = CancelSlices(slices=tuple(state.slices))
+    running = CancelSlices(slices=(*state.slices, *state.item_slices))
     return Decision(append=(canceled,), effects=(running, Finish(status=Status.CANCELED)))
 
 
@@ -168,13 +182,15 @@ def _schedule(state: State, wanted: WorkWanted) -> Decision:
     if ended is not None:  # what is ready then, the next look finds
         return _conclude(state, [ended], ended.tasks, [], wanted.at_us)
     begun = waiting.find_begun(state, wanted.at_us)
-    events: list[TasksScheduled] = []
-    effects: list[RunSlice] = []
+    events: list[TasksScheduled | ItemsScheduled] = []
+    effects: list[RunSlice | RunItems] = []
+    scheduled: Counter[int] = Counter()
     for option in state.ready:
         waits_for = state.graph.options[option].waits_for
         if waits_for in AWAITED:
             continue
         for tasks in _cut_slices(state, option, wanted):
+            scheduled[option] += 1
             number = state.next_slice + len(events)
             attempts = tuple(state.attempts[task] + 1 for task in tasks)
             events.append(
@@ -190,6 +206,10 @@ def _schedule(state: State, wanted: WorkWanted) -> Decision:
                     sync_first=state.durability == "strict" or waits_for == "notice",
                 )
             )
+    if state.open_maps:
+        of_items, runs = schedule_items(state, wanted, scheduled)
+        events.extend(of_items)
+        effects.extend(runs)
     return Decision(append=(*events, *([begun] if begun else [])), effects=tuple(effects))
 
 
@@ -267,6 +287,8 @@ def _find_rider(state: State, task: int, seated: Mapping[int, None]) -> int | No
     another = graph.node_options[rider] != graph.node_options[task]
     if another or rider in seated or state.tasks[rider] != TaskState.WAITING:
         return None
+    if rider in state.maps:
+        return None
     for source in graph.inputs(rider):
         alone = source in seated and len(set(graph.outputs(source))) == 1
         if not alone and state.results[source] is None:
@@ -305,32 +327,56 @@ def _find_slice(state: State, number: int, epoch: int) -> Slice | None:
     return None if stale else state.slices.get(number)
 
 
+def _take_items(state: State, report: ItemsReported) -> Decision:
+    slice_ = state.item_slices.get(report.slice)
+    if slice_ is None or state.status in FINAL or report.epoch != state.epoch:
+        return NOTHING
+    events = take_items(state, slice_, report)
+    return _conclude_items(state, slice_.task, events, report.at_us)
+
+
+def _conclude_items(state: State, task: int, events: list[Event], at_us: int) -> Decision:
+    map_ = state.maps[task]
+    all_failed = [] if map_.catches else [each for each in events if isinstance(each, ItemFailed)]
+    failures = _drop_caught(state, all_failed)
+    needless = [each for each in all_failed if each not in failures]
+    kept = [each for each in events if each not in needless] if needless else events
+    committed = (task,) if completes(map_, kept) else ()
+    return _conclude(state, kept, committed, failures, at_us)
+
+
 def _conclude(
     state: State,
     events: list[Event],
     committed: tuple[int, ...],
-    failures: list[AttemptFailed],
+    failures: Sequence[Failure],
     at_us: int,
 ) -> Decision:
     """Adds the end of the workflow, if this is it, and ends what was in vain."""
     catchers = [find_catcher(state, failure.task) for failure in failures if failure.final]
     caught = {catcher for catcher in catchers if catcher is not None}
     if any(_reaches_root(state, task) for task in (*committed, *caught)):
-        left = _find_left(state, events)
+        left = _find_left(state, events, committed)
         events.append(_success(state.owner, at_us))
         canceled = (CancelSlices(slices=left),) if left else _cancel_below(state, caught)
         end = Finish(status=Status.SUCCESSFUL)
         return Decision(append=tuple(events), effects=(*canceled, end))
     final = _find_uncaught(state, failures)
     if final is not None and state.status is Status.RUNNING:
-        reason = f"task {state.graph.task_id(final.task)}: {final.error.type}"
+        reason = f"task {_name_culprit(state, final)}: {final.error.type}"
         events.append(_status(Status.FAILED, reason, state.owner, at_us))
         end = Finish(status=Status.FAILED)
         return Decision(append=tuple(events), effects=(*_cancel_below(state, caught), end))
     return Decision(append=tuple(events), effects=_cancel_below(state, caught))
 
 
-def _find_left(state: State, events: list[Event]) -> tuple[int, ...]:
+def _name_culprit(state: State, failure: Failure) -> str:
+    if isinstance(failure, ItemFailed):
+        return name_item(state, failure.task, failure.item)
+    return state.graph.task_id(failure.task)
+
+
+def _find_left(state: State, events: list[Event], committed: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the slices of which ``events`` leave something that the result does not need."""
     told: set[int] = set()
     for event in events:
@@ -338,24 +384,26 @@ def _find_left(state: State, events: list[Event]) -> tuple[int, ...]:
             told.update(event.tasks)
         elif isinstance(event, AttemptFailed | GraphExtended):
             told.add(event.task)
-    return tuple(
+    left = [
         number
         for number, slice_ in state.slices.items()
         if any(task not in told for task in slice_.outstanding)
-    )
+    ]
+    maps = state.item_slices.items()
+    return (*left, *(number for number, slice_ in maps if slice_.task not in committed))
 
 
-def _find_uncaught(state: State, failures: list[AttemptFailed]) -> AttemptFailed | None:
+def _find_uncaught(state: State, failures: Sequence[Failure]) -> Failure | None:
     final = (failure for failure in failures if failure.final)
     return next((each for each in final if find_catcher(state, each.task) is None), None)
 
 
-def _drop_caught(state: State, failures: list[AttemptFailed]) -> list[AttemptFailed]:
+def _drop_caught(state: State, failures: Sequence[AnyFailure]) -> list[AnyFailure]:
     """Leaves out failures of tasks that an earlier one of the same report makes needless."""
-    kept: list[AttemptFailed] = []
+    kept: list[AnyFailure] = []
     catchers: set[int] = set()
     for failure in failures:
-        if catchers and is_below(state, failure.task, catchers):
+        if catchers and _is_needless(state, failure.task, catchers):
             continue
         kept.append(failure)
         catcher = find_catcher(state, failure.task) if failure.final else None
@@ -366,14 +414,24 @@ def _drop_caught(state: State, failures: list[AttemptFailed]) -> list[AttemptFai
 
 def _cancel_below(state: State, catchers: set[int]) -> tuple[Effect, ...]:
     """Ends the slices that hold nothing but tasks below ``catchers``, which nobody needs now."""
-    if not any(catcher in state.continuations for catcher in catchers):
+    if not any(catcher in state.continuations or catcher in state.maps for catcher in catchers):
         return ()
-    needless = tuple(
+    needless = [
         number
         for number, slice_ in state.slices.items()
         if all(is_below(state, task, catchers) for task in slice_.outstanding)
-    )
-    return (CancelSlices(slices=needless),) if needless else ()
+    ]
+    needless += [
+        number
+        for number, slice_ in state.item_slices.items()
+        if _is_needless(state, slice_.task, catchers)
+    ]
+    return (CancelSlices(slices=tuple(needless)),) if needless else ()
+
+
+def _is_needless(state: State, task: int, catchers: set[int]) -> bool:
+    """Tells whether ``task`` has a value when these have caught, or will never have one."""
+    return task in catchers or is_below(state, task, catchers)
 
 
 def _drop_settled(
@@ -475,6 +533,9 @@ def _take_loss(state: State, lost: SliceLost) -> Decision:
 
     Listeners of all workflows share a process: none of them can be blamed either.
     """
+    items = state.item_slices.get(lost.slice)
+    if items is not None and state.status not in FINAL and lost.epoch == state.epoch:
+        return _conclude_items(state, items.task, [take_loss(state, items, lost)], lost.at_us)
     slice_ = _find_slice(state, lost.slice, lost.epoch)
     if slice_ is None:
         return NOTHING

@@ -177,6 +177,69 @@ class EventReceived:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsScheduled:
+    """A slice of items of one map was handed to one worker; each row is a run of neighbours."""
+
+    slice: int
+    task: int
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    attempts: tuple[int, ...]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsCommitted:
+    """Results of items of one slice; a payload holds the values of a run, in a list."""
+
+    slice: int
+    task: int
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    payloads: tuple[Payload, ...]
+    started_us: int
+    """When the first of them began."""
+    duration_us: int
+    """How long all of them took together."""
+    node: str | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFailed:
+    """An attempt of an item raised, or its worker died. If ``final``, there will be no other."""
+
+    slice: int
+    task: int
+    item: int
+    attempt: int
+    error: TaskError
+    final: bool
+    at_us: int
+    node: str | int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsLost:
+    """A worker died and took all that was outstanding of its slice; none is blamed for it."""
+
+    slice: int
+    task: int
+    reason: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsHandedBack:
+    """A worker gave up items that it had not started and never will: they cost no attempt."""
+
+    slice: int
+    task: int
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChanged:
     """The workflow's status is now ``status`` (one of :class:`milepost.replay.state.Status`)."""
 
@@ -207,6 +270,11 @@ Event: TypeAlias = (
     | WaitsBegan
     | WaitsEnded
     | EventReceived
+    | ItemsScheduled
+    | ItemsCommitted
+    | ItemFailed
+    | ItemsLost
+    | ItemsHandedBack
     | StatusChanged
     | Noted
 )

@@ -8,13 +8,12 @@ new owner: who has to make sure of an end takes it over, and changes nothing els
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable
 from typing import assert_never
 
 from milepost.errors import IllegalEventError
 from milepost.replay import waiting
-from milepost.replay.catching import find_catcher, list_below, list_chain, pack_caught
+from milepost.replay.catching import find_catcher, list_below, list_chain, name_item, pack_caught
 from milepost.replay.composing import make_value
 from milepost.replay.events import (
     AttemptFailed,
@@ -22,6 +21,11 @@ from milepost.replay.events import (
     Event,
     EventReceived,
     GraphExtended,
+    ItemFailed,
+    ItemsCommitted,
+    ItemsHandedBack,
+    ItemsLost,
+    ItemsScheduled,
     Noted,
     OwnershipTaken,
     StatusChanged,
@@ -33,8 +37,30 @@ from milepost.replay.events import (
     WaitsEnded,
     WorkflowCreated,
 )
+from milepost.replay.fold_items import (
+    add_maps,
+    close_maps,
+    commit_items,
+    fail_item,
+    give_up_items,
+    hand_back_items,
+    lose_items,
+    require_items,
+    restate_map,
+    revive_map,
+    schedule_items,
+)
 from milepost.replay.fragment import Fragment, find_fault
-from milepost.replay.payload import Payload
+from milepost.replay.moves import TIME_US_MAX
+from milepost.replay.moves import Refused as _Refused
+from milepost.replay.moves import clip as _clip
+from milepost.replay.moves import complete as _complete
+from milepost.replay.moves import make_ready as _make_ready
+from milepost.replay.moves import move as _move
+from milepost.replay.moves import note_worker as _note_worker
+from milepost.replay.moves import queue as _queue
+from milepost.replay.moves import require as _require
+from milepost.replay.moves import require_known as _require_known
 from milepost.replay.state import DURABILITIES, FINAL, Slice, State, Status, TaskState
 
 _STATUS_FROM: dict[Status, frozenset[Status | None]] = {
@@ -47,17 +73,8 @@ _STATUS_FROM: dict[Status, frozenset[Status | None]] = {
 }
 """From which statuses each status may be entered. RESUMABLE is never stored."""
 
-TIME_US_MAX = 2**63 - 1
-
-
-_WAITING, _READY, _SCHEDULED, _COMMITTED = map(
-    int, (TaskState.WAITING, TaskState.READY, TaskState.SCHEDULED, TaskState.COMMITTED)
-)
+_WAITING, _READY, _SCHEDULED = map(int, (TaskState.WAITING, TaskState.READY, TaskState.SCHEDULED))
 """As plain integers, which are quicker to compare and to store a million times."""
-
-
-class _Refused(Exception):
-    """Why an event is not legal; :func:`apply` adds the place."""
 
 
 def fold(events: Iterable[Event]) -> State:
@@ -103,6 +120,19 @@ def _apply(state: State, event: Event) -> None:
             _lose(state, event)
         case TasksHandedBack():
             _hand_back(state, event)
+        case ItemsCommitted():
+            commit_items(state, event)
+        case ItemsScheduled():
+            schedule_items(state, event)
+        case ItemFailed():
+            if fail_item(state, event):
+                name = name_item(state, event.task, event.item)
+                _fail_for_good(state, event.task, name, event.error, event.at_us)
+                restate_map(state, event.task)
+        case ItemsLost():
+            lose_items(state, event)
+        case ItemsHandedBack():
+            hand_back_items(state, event)
         case StatusChanged():
             _change_status(state, event)
         case OwnershipTaken():
@@ -119,12 +149,6 @@ def _apply(state: State, event: Event) -> None:
             pass
         case _:
             assert_never(event)
-
-
-def _require(condition: bool, reason: str, *values: object) -> None:
-    if not condition:
-        shown = ", ".join(map(repr, values))
-        raise _Refused(f"{reason} ({shown})" if values else reason)
 
 
 def _create(state: State, event: WorkflowCreated) -> None:
@@ -147,6 +171,7 @@ def _take_ownership(state: State, event: OwnershipTaken) -> None:
     for slice_ in state.slices.values():
         for task in slice_.outstanding:
             _free(state, task)
+    give_up_items(state)
     state.slices.clear()
     state.slice_counts.clear()
     waiting.follow_clock(state, event.at_us)
@@ -176,6 +201,7 @@ def _abandon(state: State) -> None:
     for task in (
         *(each for at in state.slices.values() for each in at.outstanding),
         *state.awaited,
+        *{slice_.task: None for slice_ in state.item_slices.values()},
     ):
         _move(state, task, TaskState.DROPPED)
     _forget_dropped(state)
@@ -184,7 +210,10 @@ def _abandon(state: State) -> None:
 def _revive(state: State) -> None:
     """A resume gives failed tasks a fresh start; their attempt numbers go on."""
     for task in state.failed:
-        _make_ready(state, task)
+        if task in state.maps:
+            revive_map(state, task)
+        else:
+            _make_ready(state, task)
     state.failed.clear()
     state.failures.clear()
 
@@ -198,6 +227,8 @@ def _schedule(state: State, event: TasksScheduled) -> None:
     _require(min(tasks) >= 0 and max(tasks) < total, "there is no such task", max(tasks))
     option = state.graph.node_options[tasks[0]]
     _require(not waiting.is_awaited(state, option), "no worker runs the task", tasks[0])
+    plain = not state.maps or state.maps.keys().isdisjoint(tasks)
+    _require(plain, "the items of a map are scheduled, not the map")
     _require_schedulable(state, event, option)
     started_us = _clip(event.at_us)
     for task, attempt in zip(tasks, event.attempts, strict=True):
@@ -270,26 +301,6 @@ def _note_times(state: State, task: int, started_us: int, duration_us: int) -> N
     state.task_ended_us[task] = ended_us
 
 
-def _clip(us: int) -> int:
-    """Clocks of workers can say anything; the columns hold 63 bits."""
-    return min(max(us, 0), TIME_US_MAX)
-
-
-def _complete(state: State, task: int, payload: Payload) -> None:
-    """Gives ``task`` its value, and with it every task whose continuation ends here."""
-    completed: int | None = task
-    while completed is not None:
-        _move(state, completed, _COMMITTED)
-        state.results[completed] = payload
-        for output in state.graph.outputs(completed):
-            state.waiting[output] -= 1
-            if state.waiting[output] == 0 and state.tasks[output] == TaskState.WAITING:
-                _make_ready(state, output)
-        if state.awaited:
-            waiting.note_value(state, completed)
-        completed = state.creators.get(completed)
-
-
 def _require_in_order(state: State, tasks: tuple[int, ...]) -> None:
     """A task that rides commits behind its inputs, so that no prefix knows it without them."""
     earlier: set[int] = set()
@@ -327,27 +338,34 @@ def _fail(state: State, event: AttemptFailed) -> None:
     _note_worker(state, event.node)
     if not event.final:
         _make_ready(state, task)
-    elif (catcher := find_catcher(state, task)) is None:
-        _move(state, task, TaskState.FAILED)
-        state.failed[task] = event.error
-    else:
-        state.task_ended_us[catcher] = _clip(event.at_us)
-        _catch(state, task, catcher, event.error)
+    elif _fail_for_good(state, task, state.graph.task_id(task), event.error, event.at_us):
         return
     if event.error.kind == "crash":
         state.suspects.add(task)
 
 
-def _catch(state: State, task: int, catcher: int, error: TaskError) -> None:
+def _fail_for_good(state: State, task: int, name: str, error: TaskError, at_us: int) -> bool:
+    """Lets a task or a map fail; tells whether that was caught."""
+    catcher = find_catcher(state, task)
+    if catcher is None:
+        _move(state, task, TaskState.FAILED)
+        state.failed.setdefault(task, error)
+        return False
+    state.task_ended_us[catcher] = _clip(at_us)
+    _catch(state, task, name, catcher, error)
+    return True
+
+
+def _catch(state: State, task: int, name: str, catcher: int, error: TaskError) -> None:
     """Makes the error the value of ``catcher`` and of the continuations that were to give it."""
-    del state.failures[task]
-    payload = pack_caught(state.graph.task_id(task), error)
+    state.failures.pop(task, None)
+    payload = pack_caught(name, error)
     chain = dict.fromkeys(list_chain(state, catcher))
     for each in list_below(state, catcher):
         if each not in chain and state.tasks[each] != TaskState.COMMITTED:
             _move(state, each, TaskState.DROPPED)
     _complete(state, next(reversed(chain)), payload)
-    if catcher != task:
+    if catcher != task or task in state.maps:
         _forget_dropped(state)
 
 
@@ -359,6 +377,7 @@ def _forget_dropped(state: State) -> None:
     for option in list(state.ready):
         _drop_stale(state, option)
     waiting.forget_needless(state)
+    close_maps(state)
 
 
 def _begin_waits(state: State, event: WaitsBegan) -> None:
@@ -460,20 +479,10 @@ def _require_outstanding(
             raise _Refused(f"not the present attempt of task {task} ({attempt})")
 
 
-def _require_known(state: State, node: str | int) -> None:
-    known = isinstance(node, str) or 0 <= node < len(state.workers)
-    _require(known, "the journal has not named this worker", node)
-
-
-def _note_worker(state: State, node: str | int) -> None:
-    """Gives a worker its number, which later events name it by."""
-    if isinstance(node, str) and node:
-        state.workers.setdefault(node, len(state.workers))
-
-
 def _require_well_formed(state: State, fragment: Fragment) -> None:
     fault = find_fault(fragment)
     _require(fault is None, f"its graph is not well formed: {fault}")
+    require_items(state, fragment)
     for function in fragment.functions:
         known = function.code is not None or state.graph.knows_function(function.digest)
         _require(known, "its function is not in the journal", function.name)
@@ -501,31 +510,17 @@ def _add_fragment(state: State, fragment: Fragment) -> int:
     state.results.extend([None] * width)
     state.task_started_us.extend([0] * width)
     state.task_ended_us.extend([0] * width)
+    add_maps(state, fragment, first)
     if any(each.catch_exceptions for each in fragment.options):
-        for offset, at in enumerate(fragment.node_options):
-            if fragment.options[at].catch_exceptions:
-                state.catchers.add(first + offset)
-    options, ready = state.graph.node_options, state.ready
+        for node, at in enumerate(fragment.node_options, first):
+            if fragment.options[at].catch_exceptions and node not in state.maps:
+                state.catchers.add(node)
     blocking = waiting.count_blocking(fragment)
     for node, count in enumerate(blocking, first):
         if count == 0:
             state.tasks[node] = _READY
-            option = options[node]
-            if option not in ready:
-                ready[option] = deque()
-            ready[option].append(node)
+            _queue(state, node)
     starting = blocking.count(0)
     state.counts[_WAITING] += width - starting
     state.counts[_READY] += starting
     return first + width - 1
-
-
-def _make_ready(state: State, task: int) -> None:
-    _move(state, task, _READY)
-    state.ready.setdefault(state.graph.node_options[task], deque()).append(task)
-
-
-def _move(state: State, task: int, to: int) -> None:
-    state.counts[state.tasks[task]] -= 1
-    state.counts[to] += 1
-    state.tasks[task] = to

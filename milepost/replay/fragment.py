@@ -9,7 +9,9 @@ to the fragment.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from milepost.replay.payload import Payload
 
@@ -81,6 +83,64 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RangeItems:
+    """The integers from ``first`` on, each by ``step`` greater than the one before."""
+
+    first: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkItems:
+    """Stored values, many in one payload.
+
+    Attributes:
+        counts: How many values each payload holds.
+        payloads: What holds them: lists, or tables whose rows they are.
+    """
+
+    counts: tuple[int, ...]
+    payloads: tuple[Payload, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultItems:
+    """The values of the map ``task``, numbered in the whole graph, which has all of them."""
+
+    task: int
+
+
+Items: TypeAlias = RangeItems | ChunkItems | ResultItems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapSpec:
+    """What makes a node a map: its function is called once per item.
+
+    Attributes:
+        node: The node.
+        length: How many values there are to map.
+        chunk_size: How many of them are one item, as a list; 0 if each value is an item itself.
+        items: The values.
+    """
+
+    node: int
+    length: int
+    chunk_size: int
+    items: Items
+
+    @property
+    def width(self) -> int:
+        """How many items there are."""
+        return -(-self.length // max(1, self.chunk_size))
+
+    def find_values(self, start: int, stop: int) -> tuple[int, int]:
+        """Returns which values make the items from ``start`` to below ``stop``."""
+        size = max(1, self.chunk_size)
+        return start * size, min(stop * size, self.length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fragment:
     """A piece of graph of ``len(node_functions)`` nodes.
 
@@ -96,6 +156,7 @@ class Fragment:
         metadata: Distinct metadata of users, plain dicts.
         node_metadata: For each node its position in ``metadata``, or ``NO_METADATA``; empty if no
             node has any.
+        maps: What makes some nodes maps, in the order of the nodes.
     """
 
     names: tuple[str, ...]
@@ -111,6 +172,7 @@ class Fragment:
     inputs: tuple[int, ...]
     metadata: tuple[Payload, ...] = ()
     node_metadata: tuple[int, ...] = ()
+    maps: tuple[MapSpec, ...] = ()
 
 
 def find_fault(fragment: Fragment) -> str | None:
@@ -134,7 +196,11 @@ def find_fault(fragment: Fragment) -> str | None:
         return "column node_metadata does not fit the nodes"
     if max(described, default=NO_METADATA) >= len(fragment.metadata):
         return f"column node_metadata points outside its table of {len(fragment.metadata)}"
-    return _find_input_fault(fragment, width) or _find_unused(fragment, width)
+    return (
+        _find_input_fault(fragment, width)
+        or _find_unused(fragment, width)
+        or _find_map_fault(fragment.maps, width)
+    )
 
 
 def _find_input_fault(fragment: Fragment, width: int) -> str | None:
@@ -158,3 +224,19 @@ def _find_unused(fragment: Fragment, width: int) -> str | None:
     """When the root has its value nothing may be left to do, so the root needs every node."""
     unused = set(range(width - 1)).difference(fragment.inputs)
     return f"node {min(unused)} is not the root and no node takes it" if unused else None
+
+
+def _find_map_fault(maps: Sequence[MapSpec], width: int) -> str | None:
+    before = -1
+    for spec in maps:
+        if not before < spec.node < width:
+            return f"a map is node {spec.node} of {width}, or not behind the one before"
+        before = spec.node
+        if spec.length < 1 or spec.chunk_size < 0:
+            return f"map {spec.node} has no items"
+        if isinstance(spec.items, ChunkItems):
+            counts, payloads = spec.items.counts, spec.items.payloads
+            fits = len(counts) == len(payloads) and sum(counts) == spec.length
+            if not fits or min(counts) < 1:
+                return f"the chunks of map {spec.node} do not fit its length"
+    return None

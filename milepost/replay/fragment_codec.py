@@ -7,7 +7,8 @@ them, so that regular graphs (chains, fan-outs, layers) become runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from enum import IntEnum
+from typing import Any, assert_never
 
 from milepost.replay.columns import (
     expect_fields,
@@ -18,10 +19,30 @@ from milepost.replay.columns import (
     unpack_integers,
     unpack_payload,
 )
-from milepost.replay.fragment import AWAITED, LISTENED, Constant, Fragment, Function, TaskOptions
+from milepost.replay.fragment import (
+    AWAITED,
+    LISTENED,
+    ChunkItems,
+    Constant,
+    Fragment,
+    Function,
+    Items,
+    MapSpec,
+    RangeItems,
+    ResultItems,
+    TaskOptions,
+)
 from milepost.replay.payload import Payload
 
 _FRAGMENT_TYPES = (list,) * 5 + (object,) * 6
+
+
+class _Kind(IntEnum):
+    """Where the items of a map come from. The numbers are part of the journal format."""
+
+    RANGE = 0
+    CHUNKS = 1
+    RESULT = 2
 
 
 def pack_fragment(fragment: Fragment) -> list[Any]:
@@ -44,6 +65,9 @@ def pack_fragment(fragment: Fragment) -> list[Any]:
     ]
     if fragment.node_metadata or not all(item.is_ordinary for item in fragment.options):
         packed.append(_pack_settings(fragment))
+    if fragment.maps:
+        packed += [None] * (len(_FRAGMENT_TYPES) + 1 - len(packed))
+        packed.append([_pack_map(spec) for spec in fragment.maps])
     return packed
 
 
@@ -61,13 +85,32 @@ def _pack_setting(options: TaskOptions) -> list[Any]:
     return [*setting, options.waits_for] if options.waits_for else setting
 
 
+def _pack_map(spec: MapSpec) -> list[Any]:
+    return [spec.node, spec.length, spec.chunk_size, _pack_items(spec.items)]
+
+
+def _pack_items(items: Items) -> list[Any]:
+    match items:
+        case RangeItems():
+            return [_Kind.RANGE.value, items.first, items.step]
+        case ChunkItems():
+            payloads = [pack_payload(payload) for payload in items.payloads]
+            return [_Kind.CHUNKS.value, pack_integers(items.counts), payloads]
+        case ResultItems():
+            return [_Kind.RESULT.value, items.task]
+        case _:
+            assert_never(items)
+
+
 def unpack_fragment(packed: object) -> Fragment:
     """Reads what :func:`pack_fragment` wrote.
 
     Raises:
         ValueError: If it is not such a value.
     """
-    settings = None
+    settings, maps = None, None
+    if type(packed) is list and len(packed) == len(_FRAGMENT_TYPES) + 2:
+        *packed, maps = packed
     if type(packed) is list and len(packed) == len(_FRAGMENT_TYPES) + 1:
         *packed, settings = packed
     names, functions, options, templates, constants, *columns = expect_fields(
@@ -91,6 +134,7 @@ def unpack_fragment(packed: object) -> Fragment:
         inputs=_from_distances(counts, distances),
         metadata=metadata,
         node_metadata=node_metadata,
+        maps=() if maps is None else tuple(map(_unpack_map, expect_rows(maps, list))),
     )
 
 
@@ -103,6 +147,27 @@ def _unpack_settings(
     if len(rows) != width:
         raise ValueError("settings do not fit the options")
     return rows, tuple(map(expect_payload, metadata)), unpack_integers(node_metadata)
+
+
+def _unpack_map(packed: object) -> MapSpec:
+    node, length, chunk_size, items = expect_fields(packed, int, int, int, list)
+    return MapSpec(node=node, length=length, chunk_size=chunk_size, items=_unpack_items(items))
+
+
+def _unpack_items(packed: list[Any]) -> Items:
+    kind = packed[0] if packed else None
+    if type(kind) is not int or kind not in set(_Kind):
+        raise ValueError("the items of a map are of no known kind")
+    if kind == _Kind.RANGE:
+        _, first, step = expect_fields(packed, int, int, int)
+        return RangeItems(first=first, step=step)
+    if kind == _Kind.CHUNKS:
+        _, counts, payloads = expect_fields(packed, int, object, list)
+        return ChunkItems(
+            counts=unpack_integers(counts), payloads=tuple(map(expect_payload, payloads))
+        )
+    _, task = expect_fields(packed, int, int)
+    return ResultItems(task=task)
 
 
 def _unpack_function(packed: object) -> Function:

@@ -123,6 +123,38 @@ class SliceReported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRaised:
+    """An attempt of an item whose function raised."""
+
+    item: int
+    attempt: int
+    error: TaskError
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsReported:
+    """A worker tells what became of items of a slice. The columns are runs that returned.
+
+    Attributes:
+        epoch: Of the owner that sent the slice; a later owner may use its number again.
+        handed_back: Runs that the worker has not started and never will.
+    """
+
+    slice: int
+    epoch: int
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    payloads: tuple[Payload, ...]
+    started_us: int
+    duration_us: int
+    raised: tuple[ItemRaised, ...]
+    handed_back: tuple[tuple[int, int], ...]
+    node: str
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SliceLost:
     """The worker of a slice died; what the slice has not reported is lost."""
 
@@ -140,5 +172,6 @@ Input: TypeAlias = (
     | EventArrived
     | WorkWanted
     | SliceReported
+    | ItemsReported
     | SliceLost
 )

@@ -22,6 +22,8 @@ def check(state: State) -> None:
     _check_queues(state)
     _check_slices(state)
     _check_waits(state)
+    for task in state.maps:
+        _check_map(state, task)
     _check_status(state)
 
 
@@ -66,6 +68,8 @@ def _is_spared(state: State, task: int) -> bool:
 def _check_queues(state: State) -> None:
     queued = {task for queue in state.ready.values() for task in queue}
     ready = {task for task, kind in enumerate(state.tasks) if kind == TaskState.READY}
+    ready -= state.maps.keys()
+    assert queued.isdisjoint(state.maps), queued
     assert ready <= queued, ready - queued
     for option, queue in state.ready.items():
         assert queue, option
@@ -77,6 +81,7 @@ def _check_slices(state: State) -> None:
     outstanding = [task for slice_ in state.slices.values() for task in slice_.outstanding]
     assert len(outstanding) == len(set(outstanding)), outstanding
     scheduled = {task for task, kind in enumerate(state.tasks) if kind == TaskState.SCHEDULED}
+    scheduled -= state.maps.keys()
     assert set(outstanding) == scheduled, (outstanding, scheduled)
     for slice_ in state.slices.values():
         for task in slice_.outstanding:
@@ -84,7 +89,44 @@ def _check_slices(state: State) -> None:
                 known = state.results[source] is not None
                 assert known or source in slice_.outstanding, (task, source)
     counted = Counter(slice_.option for slice_ in state.slices.values())
+    counted.update(slice_.option for slice_ in state.item_slices.values())
     assert state.slice_counts == counted, (state.slice_counts, counted)
+    assert not state.slices.keys() & state.item_slices.keys(), list(state.item_slices)
+
+
+def _check_map(state: State, task: int) -> None:
+    """Every item is in one place, and the map stands where its items are."""
+    map_, kind = state.maps[task], state.task_state(task)
+    slices = [slice_ for slice_ in state.item_slices.values() if slice_.task == task]
+    assert all(slice_.outstanding for slice_ in slices), (task, slices)
+    under_way = [each for slice_ in slices for each in slice_.outstanding]
+    assert map_.under_way == sum(stop - start for start, stop in under_way), (task, under_way)
+    done = [(start, stop) for start, stop, _ in map_.chunks()]
+    assert map_.done == sum(stop - start for start, stop in done), (task, map_.done)
+    failed = [(item, item + 1) for item in map_.failed]
+    suspects = [(start, stop) for start, stop, _ in map_.suspects]
+    fresh = [(map_.fresh, map_.width)] if map_.fresh < map_.width else []
+    _check_option(state, task)
+    if kind in (TaskState.DROPPED, TaskState.COMMITTED):
+        assert not slices, (task, kind, slices)
+        if kind == TaskState.DROPPED or map_.done < map_.width:
+            return  # nobody needs the rest
+    parts = sorted([*done, *under_way, *failed, *suspects, *map_.requeued, *fresh])
+    ends = [0, *(stop for _, stop in parts)]
+    assert [start for start, _ in parts] == ends[:-1], (task, parts)
+    assert ends[-1] == map_.width, (task, parts)
+    assert (map_.done == map_.width) == (kind == TaskState.COMMITTED), (task, kind, map_.done)
+    assert all(item < map_.fresh for item in map_.attempts), (task, map_.attempts)
+    if kind in (TaskState.READY, TaskState.SCHEDULED):
+        assert (kind == TaskState.SCHEDULED) == bool(map_.under_way), (task, kind)
+
+
+def _check_option(state: State, task: int) -> None:
+    map_, kind = state.maps[task], state.task_state(task)
+    waits = task in state.open_maps.get(state.graph.node_options[task], {})
+    can_run = kind in (TaskState.READY, TaskState.SCHEDULED) and map_.pending > 0
+    assert waits == can_run, (task, kind, map_.pending)
+    assert all(state.open_maps.values()), state.open_maps
 
 
 def _check_waits(state: State) -> None:
@@ -114,6 +156,7 @@ def _check_status(state: State) -> None:
         assert state.result is not None, state.root
         assert not state.slices, state.slices
         assert not state.awaited, state.awaited
+        assert not state.item_slices, state.item_slices
     if state.status is Status.FAILED:
         assert state.failed, state.status
     for root, creator in state.creators.items():

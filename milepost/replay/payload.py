@@ -37,6 +37,12 @@ class Encoding(IntEnum):
     """One msgpack array of payloads; the value is the tuple of theirs."""
     SPLIT = 5
     """One msgpack array of payloads and of task ids: what had a value, and what had none yet."""
+    LISTED = 6
+    """One msgpack array of payloads; the value is the list of theirs."""
+    MAPPED = 7
+    """The number of a map whose value it is. Only states hold such payloads, no events."""
+    CHUNKED = 8
+    """One msgpack array that lists the chunks of a sequence (layout: docs/events.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,14 @@ from array import array
 from collections import Counter, deque
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import assert_never
 
 import msgpack
 
 from milepost.replay.events import TaskError, Wait
+from milepost.replay.fragment import ChunkItems, Items, RangeItems, ResultItems
 from milepost.replay.graph import Graph, integers
+from milepost.replay.mapping import ItemSlice, MapState
 from milepost.replay.payload import Payload
 
 
@@ -103,6 +106,11 @@ class State:
             entries: an entry counts only if the task is READY.
         slices: Slices under way.
         slice_counts: For each scheduling class, how many of its slices are under way.
+        maps: What there is of the items of each task that is a map.
+        open_maps: For each scheduling class that has some, its maps of which items can be
+            scheduled, in order.
+        item_slices: Slices under way that hold items of maps; numbered together with ``slices``,
+            and counted in ``slice_counts``.
         counts: How many tasks are in each :class:`TaskState`.
         workers: The number of each worker that ran a task, in the order the journal names them.
         awaited: What each task in state AWAITING waits for.
@@ -132,10 +140,13 @@ class State:
         "following",
         "graph",
         "incarnation",
+        "item_slices",
         "listening",
+        "maps",
         "metadata",
         "next_seq",
         "next_slice",
+        "open_maps",
         "owner",
         "ready",
         "received",
@@ -188,6 +199,9 @@ class State:
         self.ready: dict[int, deque[int]] = {}
         self.slices: dict[int, Slice] = {}
         self.slice_counts: Counter[int] = Counter()
+        self.maps: dict[int, MapState] = {}
+        self.open_maps: dict[int, dict[int, None]] = {}
+        self.item_slices: dict[int, ItemSlice] = {}
         self.counts = [0] * len(TaskState)
         self.workers: dict[str, int] = {}
         self.awaited: dict[int, Wait] = {}
@@ -230,7 +244,15 @@ class State:
             *([["settings", settings]] if not all(each.is_ordinary for each in options) else []),
             *([["metadata", metadata]] if metadata else []),
             *([["waits", *waits]] if any(waits) else []),
+            *([["maps", *self._map_parts()]] if self.maps else []),
         ]
+
+    def _map_parts(self) -> list[object]:
+        slices = [
+            [number, each.option, each.task, list(each.outstanding), each.suspects]
+            for number, each in self.item_slices.items()
+        ]
+        return [slices, *([task, *_map_part(map_)] for task, map_ in self.maps.items())]
 
     def _first_parts(self) -> list[object]:
         graph = self.graph
@@ -258,6 +280,29 @@ class State:
             [[at, slice_.option, list(slice_.outstanding)] for at, slice_ in self.slices.items()],
             list(self.workers),
         ]
+
+
+def _map_part(map_: MapState) -> list[object]:
+    spec = map_.spec
+    return [
+        [spec.length, spec.chunk_size, _flat_items(spec.items), map_.catches],
+        [map_.fresh, list(map_.requeued), map_.suspects],
+        [sorted(map_.attempts.items()), sorted(map_.failures.items())],
+        [[item, error.kind, error.type, error.message] for item, error in map_.failed.items()],
+        [[start, stop, _flat(payload)] for start, stop, payload in map_.chunks()],
+    ]
+
+
+def _flat_items(items: Items) -> list[object]:
+    match items:
+        case RangeItems():
+            return [items.first, items.step]
+        case ChunkItems():
+            return [list(items.counts), [_flat(payload) for payload in items.payloads]]
+        case ResultItems():
+            return [items.task]
+        case _:
+            assert_never(items)
 
 
 def _flat(payload: Payload | None) -> list[object] | None:

@@ -36,8 +36,8 @@ from milepost.journal.frame import CHAIN_START, encode_frames  # noqa: E402
 from milepost.journal.layout import SegmentName, segments_folder  # noqa: E402
 from milepost.journal.segment import SegmentHead, encode_segment_head  # noqa: E402
 from milepost.journal.states import load_state, own_state  # noqa: E402
-from milepost.replay.codec import encode  # noqa: E402
-from milepost.replay.events import Noted, OwnershipTaken  # noqa: E402
+from milepost.replay.codec import decode, encode  # noqa: E402
+from milepost.replay.events import Noted, OwnershipTaken, WorkflowCreated  # noqa: E402
 from milepost.replay.fragment import Fragment  # noqa: E402
 from milepost.replay.payload import Payload  # noqa: E402
 from rehearsal import Rehearsal, Result, small_integer  # noqa: E402  found by the line above
@@ -208,9 +208,24 @@ def make_waiting(fragment: Fragment, waits: dict[int, tuple[str, list[object]]])
     )
 
 
+def maps(store: LocalStore) -> None:
+    """Maps of numbers, of chunks and of a map's values; items that fail, are lost, come back."""
+    folder = Path(__file__).parent
+    rows = json.loads((folder / "replay-v1-maps.json").read_text(encoding="utf-8"))
+    told = [decode(bytes.fromhex(row["event"])) for row in rows]
+    taken = [at for at, event in enumerate(told) if isinstance(event, OwnershipTaken)]
+    assert isinstance(told[0], WorkflowCreated)
+    events = [encode(event) for event in (replace(told[0], workflow_id=WORKFLOW_ID), *told[1:])]
+    for start, end in ((0, taken[1]), (taken[1], len(events))):
+        _, writer = own_state(store, WORKFLOW_ID, f"owner {start}")
+        for at in range(start, end, 3):
+            writer.flush(events[at : min(at + 3, end)])
+        writer.close()
+
+
 STORIES = (
     *(simple, fan_out, continuation, failure, takeover, without_dictionary, blobs, compacted),
-    waits,
+    *(waits, maps),
 )
 
 

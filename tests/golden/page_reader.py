@@ -44,6 +44,14 @@ KINDS: dict[int, tuple[str, ...]] = {
     11: ("at_us", "tasks:column", "dues:column", "keys", "counts:column", "others:column"),
     12: ("at_us", "tasks:column"),
     13: ("key", "payload:payload", "who", "at_us"),
+    14: ("slice", "at_us", "task", "starts:column", "stops:column", "attempts:column"),
+    15: (
+        *("slice", "node", "task", "starts:column", "stops:column", "payloads:payloads"),
+        *("started_us", "duration_us"),
+    ),
+    16: ("slice", "task", "item", "attempt", "error:error", "final", "at_us", "node"),
+    17: ("slice", "task", "reason", "at_us"),
+    18: ("slice", "at_us", "task", "starts:column", "stops:column"),
 }
 
 
@@ -214,7 +222,9 @@ def decode_fragment(packed: list[Any]) -> dict[str, Any]:
     """Read a piece of graph."""
     found = dict(zip(FRAGMENT, packed[: len(FRAGMENT)], strict=True))
     defaults = [[[False, None]] * len(found["options"]), [], []]
-    rows, metadata, described = packed[len(FRAGMENT)] if len(packed) > len(FRAGMENT) else defaults
+    settings, maps = (*packed[len(FRAGMENT) :], None, None)[:2]
+    rows, metadata, described = settings or defaults
+    found["maps"] = [decode_map(each) for each in maps or []]
     found["metadata"] = [decode_payload(each) for each in metadata]
     found["node_metadata"] = decode_column(described)
     for name in FRAGMENT[5:]:
@@ -243,6 +253,22 @@ def decode_fragment(packed: list[Any]) -> dict[str, Any]:
         for payload, nodes in found["constants"]
     ]
     return found
+
+
+def decode_map(packed: list[Any]) -> dict[str, Any]:
+    """Read what makes a node a map."""
+    node, length, chunk_size, (kind, *source) = packed
+    if kind == 0:
+        items = dict(zip(("first", "step"), source, strict=True))
+    elif kind == 1:
+        counts, payloads = source
+        items = {
+            "counts": decode_column(counts),
+            "payloads": [decode_payload(each) for each in payloads],
+        }
+    else:
+        items = {"task": source[0]}
+    return {"node": node, "length": length, "chunk_size": chunk_size, "items": items}
 
 
 FORMS: dict[str, Any] = {

@@ -10,6 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
+import map_building as maps
 from milepost.replay.codec import decode, decode_all, encode
 from milepost.replay.decide import Decision, decide
 from milepost.replay.events import (
@@ -31,7 +32,16 @@ from milepost.replay.events import (
     WorkflowCreated,
 )
 from milepost.replay.fold import apply
-from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
+from milepost.replay.fragment import (
+    ChunkItems,
+    Constant,
+    Fragment,
+    Function,
+    MapSpec,
+    RangeItems,
+    ResultItems,
+    TaskOptions,
+)
 from milepost.replay.inputs import (
     CancelAsked,
     Continued,
@@ -421,6 +431,50 @@ def waits_journal(build: Build) -> list[Event]:
         build.ended(6, 7, after_us=1_800_000),
         build.scheduled(4, 8),
         build.committed(4, 8),
+        build.status("SUCCESSFUL"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def map_journal(build: Build) -> list[Event]:
+    """Returns a small journal of maps: of numbers, of chunks, of the values of the first."""
+    chunks = ChunkItems(counts=(2, 3), payloads=(build.payload([1, 2]), build.payload([3, 4, 5])))
+    graph = build.fragment((), (), (0, 1), classes=(0, 1, 0), catching=[1])
+    first = replace(
+        graph,
+        maps=(
+            MapSpec(node=0, length=6, chunk_size=0, items=RangeItems(first=5, step=-2)),
+            MapSpec(node=1, length=5, chunk_size=2, items=chunks),
+        ),
+    )
+    second = replace(
+        build.single(),
+        maps=(MapSpec(node=0, length=6, chunk_size=0, items=ResultItems(task=0)),),
+    )
+    return [
+        *build.started(first),
+        maps.scheduled(0, 0, (0, 6, 1)),
+        maps.scheduled(1, 1, (0, 3, 1)),
+        maps.committed(0, 0, (0, 2), (3, 4)),
+        maps.failed(0, 0, 2),
+        maps.handed_back(0, 0, (4, 6)),
+        maps.scheduled(2, 0, (2, 3, 2), (4, 6, 1)),
+        maps.lost(2, 0),
+        maps.failed(1, 1, 1, final=True),
+        maps.committed(1, 1, (0, 1), (2, 3), node=0),
+        maps.scheduled(3, 0, (2, 3, 3)),
+        maps.failed(3, 0, 2, attempt=3, kind="crash", final=True),
+        build.status("FAILED"),
+        build.taken(2),
+        build.status("RUNNING"),
+        maps.scheduled(4, 0, (2, 3, 4)),
+        maps.scheduled(5, 0, (4, 6, 2)),
+        maps.committed(4, 0, (2, 3), node="n2"),
+        maps.committed(5, 0, (4, 6)),
+        build.scheduled(6, 2),
+        build.extended(6, 2, second),
+        maps.scheduled(7, 3, (0, 6, 1)),
+        maps.committed(7, 3, (0, 6)),
         build.status("SUCCESSFUL"),
     ]
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parents[1] / "golden" / "replay-v1.json"
 RIDERS = GOLDEN.with_name("replay-v1-riders.json")
 WAITS = GOLDEN.with_name("replay-v1-waits.json")
+MAPS = GOLDEN.with_name("replay-v1-maps.json")
 PRINT_DIGEST = """
 import json, sys
 from milepost.replay.codec import decode
@@ -78,6 +79,10 @@ def test_riders_and_what_is_handed_back_mean_what_they_meant(riders_journal: lis
 
 def test_waits_and_what_was_received_mean_what_they_meant(waits_journal: list[Event]) -> None:
     check_rows(WAITS, waits_journal)
+
+
+def test_maps_and_their_items_mean_what_they_meant(map_journal: list[Event]) -> None:
+    check_rows(MAPS, map_journal)
 
 
 def check_rows(file: Path, journal: list[Event]) -> None:

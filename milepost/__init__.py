@@ -100,3 +100,8 @@ def __getattr__(name: str) -> object:
         return getattr(import_module("milepost.engine.api"), name)
     hint = " yet (ray.workflow had it)" if name in _STILL_MISSING else ""
     raise AttributeError(f"module 'milepost' has no attribute {name!r}{hint}")
+
+
+def __dir__() -> list[str]:
+    """Names what is there, loaded or not, for completion at a prompt."""
+    return sorted({*globals(), *__all__})

@@ -147,6 +147,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(milepost, "api")
 
 
+def test_all_names_are_offered_at_a_prompt_before_they_are_loaded() -> None:
+    assert set(milepost.__all__) <= set(dir(milepost))
+
+
 def run_alone(program: str) -> list[str]:
     """Returns what a program prints in a process of its own, word by word."""
     done = subprocess.run(

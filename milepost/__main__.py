@@ -11,7 +11,10 @@ import click
 from milepost.errors import MilepostError
 
 TOOLS = {
-    "graph": ("drawing", "Draw the graph as Mermaid or DOT, one node per function."),
+    "graph": (
+        "drawing",
+        "Draw the graph as SVG, Mermaid or DOT, states as colours, one node per function.",
+    ),
     "head": ("chain_head", "Print the head of the hash chain, or compare with an earlier one."),
     "journal": ("events", "Print the events, verified and decoded."),
     "lineage": ("ancestry", "List the tasks that went into a result, the task itself first."),
@@ -24,6 +27,7 @@ TOOLS = {
     ),
     "tail": ("following", "Print the newest events; with -f those to come, too."),
     "tasks": ("tasks", "List the tasks: state, attempts, time in queue and at work, worker, size."),
+    "timeline": ("gantt", "Draw when what ran where: queues, failures, kills, takeovers."),
     "verify": ("verification", "Check that all that is stored is whole, and every event legal."),
     "why": ("waiting", "Say what a workflow waits for, and what to do."),
 }

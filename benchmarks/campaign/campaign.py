@@ -14,7 +14,7 @@ from random import Random
 from campaign import ledger
 from campaign.ledger import BEGIN, Line, Reader
 from campaign.stage import Conditions, Stage, wait_until
-from campaign.strikes import STRIKES, NoTargetError, Strike
+from campaign.strikes import STRIKES, NoTargetError, Replace
 
 RECOVERY_S_MAX = 90.0
 PAUSE_S_MAX = 1.2
@@ -24,6 +24,9 @@ AT_ONCE = 0.2
 """So many of the strikes come without waiting for the recovery from the one before."""
 
 WORK_S_MAX = 60.0
+
+LEFT_S = 12.0
+"""How long a cluster that was headless or only paused goes on beside the one that took over."""
 
 
 class StuckError(Exception):
@@ -49,6 +52,7 @@ class Campaign:
         self._lines: list[Line] = []
         self._stages = 0
         self._leaks: list[str] = []
+        self._open_stages: dict[Stage, float] = {}  # until when it may live beside the present one
 
     def play(self, kills: int) -> list[str]:
         """Strike so many times, then wait until everything that was begun has ended.
@@ -59,31 +63,29 @@ class Campaign:
         Raises:
             StuckError: If nothing works any more.
         """
-        stage = self._open()
         try:
+            self._stage = self._open()
             for number in range(1, kills + 1):
-                stage = self._strike(number, stage)
-            self._close(stage)
+                self._strike(number)
+            self._close(self._stage)
         finally:
-            stage.stop()
+            for stage in self._open_stages:
+                stage.stop()
         return self._leaks
 
     def _open(self) -> Stage:
         """Start a cluster, and have it go on with what there is."""
         self._stages += 1
         stage = Stage(self._stages, self._conditions)
-        try:
-            stage.start()
-            ledger.write(str(self._conditions.ledger), "opened", stage=stage.number)
-            stage.start_standby()
-            for _ in range(self._conditions.drivers):
-                stage.start_driver(recover=self._draw.random() < 0.5)
-        except BaseException:
-            stage.stop()
-            raise
+        self._open_stages[stage] = float("inf")
+        stage.start()
+        stage.note("opened")
+        stage.start_standby()
+        for _ in range(self._conditions.drivers):
+            stage.start_driver(recover=self._draw.random() < 0.5)
         return stage
 
-    def _strike(self, number: int, stage: Stage) -> Stage:
+    def _strike(self, number: int) -> None:
         """Wait for work, pause, strike, and as a rule wait for the recovery."""
         self._await_work()
         time.sleep(self._draw.random() * PAUSE_S_MAX)
@@ -91,23 +93,40 @@ class Campaign:
         strike = STRIKES[kind]
         self._catch_up()
         before = len(self._lines)
-        at_ns = time.monotonic_ns()
         try:
-            hit = strike.hit(stage, self._draw)
+            blow = strike.hit(self._stage, self._draw)
         except NoTargetError:
             raise StuckError(f"nothing to strike at: {kind}") from None
         ledger.write(
-            str(self._conditions.ledger), "strike", kind=kind, number=number, hit=hit, at_ns=at_ns
+            str(self._conditions.ledger),
+            "strike",
+            kind=kind,
+            number=number,
+            hit=blow.pids,
+            at_ns=blow.at_ns,
         )
-        if strike.again is not None:
-            stage = strike.again(stage, self._open)
+        if strike.replace is not None:
+            self._replace(strike.replace)
         patient = self._draw.random() >= AT_ONCE
-        seconds = self._await_recovery(strike, before) if patient else None
-        told = "nothing to wait for" if seconds is None else f"recovered after {seconds:.2f} s"
-        self._say(f"{number:>4}  {kind:<12} {len(hit)} processes, {told}")
-        return stage
+        told = self._await_recovery(kind, before) if patient else "not waited for"
+        self._say(f"{number:>4}  {kind:<16} {len(blow.pids)} processes, {told}")
+
+    def _replace(self, replace: Replace) -> None:
+        """Start anew what is gone; a cluster that still lives is left to itself for a while."""
+        former = self._stage
+        self._stage = replace(former, self._open, self._draw)
+        if self._stage is not former:
+            self._open_stages[former] = time.monotonic() + LEFT_S
+
+    def _stop_left(self) -> None:
+        """Stop the clusters whose time is up."""
+        now_s = time.monotonic()
+        for stage in [each for each, until_s in self._open_stages.items() if until_s <= now_s]:
+            stage.stop()
+            del self._open_stages[stage]
 
     def _catch_up(self) -> None:
+        self._stop_left()
         self._lines += self._reader.read()
 
     def _await_work(self) -> None:
@@ -122,16 +141,17 @@ class Campaign:
         if not wait_until(works, WORK_S_MAX):
             raise StuckError(f"no task has begun for {WORK_S_MAX:.0f} s")
 
-    def _await_recovery(self, strike: Strike, before: int) -> float | None:
-        """Wait for what proves the recovery; returns after how many seconds it came.
+    def _await_recovery(self, kind: str, before: int) -> str:
+        """Wait for what proves the recovery; returns in words when it came.
 
         The strike's own line is written after it was made, so it is looked for, too.
         """
-        found: list[Line] = []
+        strike, found = STRIKES[kind], list[Line]()
 
         def recovered() -> bool:
             self._catch_up()
-            mark = next((each for each in self._lines[before:] if each.what == "strike"), None)
+            marks = ("woken", "strike") if strike.from_wake else ("strike",)
+            mark = next((each for each in self._lines[before:] if each.what in marks), None)
             if mark is None:
                 return False
             known = [line for line in self._lines if line.at_ns < mark.at_ns]
@@ -144,10 +164,18 @@ class Campaign:
             raise StuckError(f"no recovery within {RECOVERY_S_MAX:.0f} s")
         mark, proof = found
         if proof is mark:
-            return None
+            return "nothing was broken off"
         seconds = (proof.at_ns - mark.at_ns) / 1e9
-        ledger.write(str(self._conditions.ledger), "recovered", kind=mark["kind"], seconds=seconds)
-        return seconds
+        opened = [line.at_ns for line in self._lines[before:] if line.what == "opened"]
+        since_ns = max([mark.at_ns, *(at_ns for at_ns in opened if at_ns < proof.at_ns)])
+        ledger.write(
+            str(self._conditions.ledger),
+            "recovered",
+            kind=kind,
+            seconds=seconds,
+            own_seconds=(proof.at_ns - since_ns) / 1e9,
+        )
+        return f"recovered after {seconds:.2f} s"
 
     def _close(self, stage: Stage) -> None:
         """Let everything come to its end, and look what is left."""

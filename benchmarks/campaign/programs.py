@@ -145,6 +145,15 @@ def weigh_ref(ledger: str, nap_s: float, box: Any) -> int:
 def fan_out(draw: Random, ledger: str) -> Plan:
     """Many tasks, one that takes all of their values."""
     naps = [draw.random() * NAP_S for _ in range(draw.randint(10, 80))]
+    placed = step.options(scheduling_strategy=draw.choice(["DEFAULT", "SPREAD"]))
+    leaves = [placed.bind(ledger, nap_s, at) for at, nap_s in enumerate(naps)]
+    expected = combine(*(combine(at) for at in range(len(naps))))
+    return Plan(dag=step.bind(ledger, 0.0, *leaves), expected=expected, durability=_draw(draw))
+
+
+def slow(draw: Random, ledger: str) -> Plan:
+    """Tasks that last, so that a strike breaks them off."""
+    naps = [draw.uniform(0.3, 1.5) for _ in range(draw.randint(3, 8))]
     leaves = [step.bind(ledger, nap_s, at) for at, nap_s in enumerate(naps)]
     expected = combine(*(combine(at) for at in range(len(naps))))
     return Plan(dag=step.bind(ledger, 0.0, *leaves), expected=expected, durability=_draw(draw))
@@ -232,6 +241,7 @@ def canceled(draw: Random, ledger: str) -> Plan:
 
 PROGRAMS: dict[str, Program] = {
     "fan_out": fan_out,
+    "slow": slow,
     "chain": chain,
     "diamonds": diamonds,
     "continuations": continuations,

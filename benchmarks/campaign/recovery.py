@@ -41,15 +41,41 @@ def tasks_run_again(strike: Line, before: Sequence[Line], after: Sequence[Line])
 
 
 def owner_follows(strike: Line, before: Sequence[Line], after: Sequence[Line]) -> Line | None:
-    """Find the first task that runs for a later owner than its workflow had."""
+    """Find the first task that runs for a later owner than its workflow had.
+
+    If all workflows that were under way end without one, they have recovered, too.
+    """
+    epochs = _under_way(before)
+    if not epochs:
+        return strike
+    for line in after:
+        if line.what == BEGIN and line["epoch"] > epochs.get(line["workflow"], line["epoch"]):
+            return line
+        if line.what in ENDS:
+            epochs.pop(line["workflow"], None)
+            if not epochs:
+                return line
+    return None
+
+
+def any_owner_goes_on(strike: Line, before: Sequence[Line], after: Sequence[Line]) -> Line | None:
+    """Find the first task that begins of a workflow that was under way, whoever owns it now."""
+    under_way = _under_way(before)
+    if not under_way:
+        return strike
+    return next((each for each in after if each.fields.get("workflow") in under_way), None)
+
+
+def _under_way(before: Sequence[Line]) -> dict[str, int]:
+    """Return the workflows that ran, with the epochs of their owners."""
     epochs: dict[str, int] = {}
     for line in before:
         if line.what == BEGIN:
             epochs[line["workflow"]] = max(line["epoch"], epochs.get(line["workflow"], 0))
-    for line in after:
-        if line.what == BEGIN and line["epoch"] > epochs.get(line["workflow"], line["epoch"]):
-            return line
-    return None
+    for line in before:
+        if line.what in ENDS:
+            epochs.pop(line["workflow"], None)
+    return epochs
 
 
 def manager_answers(strike: Line, before: Sequence[Line], after: Sequence[Line]) -> Line | None:
@@ -64,11 +90,11 @@ def driver_is_told(strike: Line, before: Sequence[Line], after: Sequence[Line]) 
     """Find the first thing that a driver is told which had not been there before."""
     known = {line["driver"] for line in before if line.what == "connected"}
     for line in after:
-        if line.what in ("answered", "result") and line["driver"] not in known:
+        if line.what in ("answered", *ENDS) and line["driver"] not in known:
             return line
     return None
 
 
-def nothing_is_due(strike: Line, before: Sequence[Line], after: Sequence[Line]) -> Line | None:
-    """Tell that nothing was lost: the first line of a task that is written afterwards."""
+def work_goes_on(strike: Line, before: Sequence[Line], after: Sequence[Line]) -> Line | None:
+    """Find the first task that begins or ends afterwards."""
     return next((line for line in after if line.what in (BEGIN, END)), None)

@@ -20,10 +20,12 @@ from pathlib import Path
 
 import psutil
 
+from campaign import ledger
 from campaign.driver import Settings
 from local_cluster import MARK, LocalCluster
 
-HEAD_CPUS = 2
+HEAD_CPUS = 1
+NODE_CPUS = 2
 OBJECT_STORE_BYTES = 128 * 2**20
 POLL_S = 0.02
 NODE_START_S_MAX = 60.0
@@ -73,6 +75,7 @@ class Stage:
         number: Which life this is, from 1.
         cluster: The head.
         drivers: The drivers that were started, by name; some may be dead.
+        others: The nodes beside the head, and the standby; some may be dead.
     """
 
     def __init__(self, number: int, conditions: Conditions) -> None:
@@ -85,7 +88,7 @@ class Stage:
             environment=self._environment,
         )
         self.drivers: dict[str, subprocess.Popen[bytes]] = {}
-        self.nodes: list[subprocess.Popen[bytes]] = []
+        self.others: list[subprocess.Popen[bytes]] = []
         self._conditions = conditions
         self._finish = conditions.folder / f"finish-{number}"
         self._started = 0
@@ -102,14 +105,14 @@ class Stage:
         wait_until(lambda: len(self.raylets()) == 1 + self._conditions.nodes, NODE_START_S_MAX)
 
     def add_node(self) -> None:
-        """Start another node with a CPU of its own; returns before it has joined."""
+        """Start another node; returns before it has joined."""
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
             *(f"--address={self.cluster.address}", "--node-ip-address=127.0.0.1"),
-            *("--num-cpus=1", "--min-worker-port=0", "--max-worker-port=0"),
+            *(f"--num-cpus={NODE_CPUS}", "--min-worker-port=0", "--max-worker-port=0"),
             *(f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"),
         ]
-        self.nodes.append(self._launch(command, f"node-{len(self.nodes)}"))
+        self.others.append(self._launch(command, f"node-{len(self.others)}"))
 
     def start_driver(self, *, recover: bool = False) -> str:
         """Start a driver.
@@ -144,7 +147,7 @@ class Stage:
     def start_standby(self) -> None:
         """Start ``milepost recover --watch``, which takes over whatever loses its owner."""
         command = [sys.executable, "-m", "milepost", "--storage", self._conditions.storage]
-        self._launch([*command, "recover", "--watch"], "standby")
+        self.others.append(self._launch([*command, "recover", "--watch"], "standby"))
 
     def _launch(
         self, command: list[str], name: str, stdin: int = subprocess.DEVNULL
@@ -194,27 +197,48 @@ class Stage:
     def kill(self) -> int:
         """Kill every process with SIGKILL, the drivers too; returns how many."""
         count = self.cluster.kill()
-        for process in [*self.drivers.values(), *self.nodes]:
+        for process in [*self.drivers.values(), *self.others]:
             process.wait()
         return count
 
-    def signal_all(self, number: signal.Signals) -> list[int]:
-        """Send every process a signal that it does not die of; returns their pids."""
-        return send(self.cluster.processes(), number)
+    def is_of_head(self, process: psutil.Process) -> bool:
+        """Tell whether a process is one of those that make the head: its raylet, its directory."""
+        if program_of(process) == "gcs_server":
+            return True
+        return process in self.raylets()[:1]
+
+    def note(self, what: str) -> None:
+        """Write in the ledger what was done to this cluster."""
+        ledger.write(str(self._conditions.ledger), what, stage=self.number)
 
     def stop(self) -> None:
         """Kill every process, and remove what Ray keeps in its folder."""
+        self.kill()
         self.cluster.stop()
 
 
-def send(processes: Iterable[psutil.Process], number: signal.Signals) -> list[int]:
-    """Send a signal to processes, some of which may have ended; returns the pids of the others."""
-    reached = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blow:
+    """What was hit, and when.
+
+    Attributes:
+        pids: The processes.
+        at_ns: When, on the machine's monotonic clock: before the first of them died, or after the
+            last of them stood still.
+    """
+
+    pids: list[int]
+    at_ns: int
+
+
+def send(processes: Iterable[psutil.Process], number: signal.Signals) -> Blow:
+    """Send a signal to processes, some of which may have ended."""
+    reached, at_ns = [], time.monotonic_ns()
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
             reached.append(process.pid)
-    return reached
+    return Blow(pids=reached, at_ns=at_ns if number == signal.SIGKILL else time.monotonic_ns())
 
 
 def has_title(process: psutil.Process, title: str) -> bool:

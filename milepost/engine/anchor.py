@@ -8,6 +8,7 @@ manager starts it; it outlives a manager that is killed.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from typing import Any
 
 import ray
 
+from milepost.engine.environment import build_runtime_env
 from milepost.engine.names import NAMESPACE, dispatcher_name
 
 READY = "ready"
@@ -44,6 +46,7 @@ def hold_job(settings: dict[str, Any]) -> None:
         OSError: If the program cannot be started, or does not get so far.
     """
     environment = {name: text for name, text in os.environ.items() if name not in _OF_THE_WORKER}
+    settings = {**settings, "pythonpath": os.environ.get("PYTHONPATH", "")}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     process = subprocess.Popen(
         [sys.executable, "-m", "milepost.engine.anchor"],
@@ -66,25 +69,51 @@ def hold_job(settings: dict[str, Any]) -> None:
 
 def main(settings: dict[str, Any]) -> None:
     """Starts the dispatchers, says so, and stays while there is one."""
-    from milepost.engine.manager import start_dispatcher
-
     ray.init(
         address=settings["address"],
         namespace=NAMESPACE,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    warm = _start_worker(settings["environment"], settings["pythonpath"])
+    # Only now: the worker starts while this process imports the rest of the engine.
+    from milepost.engine.pool import start_dispatcher
+
     manager = ray.get_actor(settings["manager"], namespace=NAMESPACE)
     for index in range(settings["dispatchers"]):
         start_dispatcher(
             settings["storage"], settings["store_id"], settings["cluster_id"], index, manager
         )
     print(READY, flush=True)
+    del warm  # it had to be kept so far: Ray drops what nobody waits for
     names = [
         dispatcher_name(settings["store_id"], index) for index in range(settings["dispatchers"])
     ]
     while any(map(_is_there, names)):
         time.sleep(LOOK_S)
+
+
+def _start_worker(environment: dict[str, Any], python_path: str) -> ray.ObjectRef[None]:
+    """Starts a process for the first slice of the program that starts the engine.
+
+    Ray would start it when it gets that slice, half a second later. If this guesses wrongly what
+    the dispatcher will ask for, it does so still.
+
+    Args:
+        environment: Of that program, as a submission holds it.
+        python_path: The variable ``PYTHONPATH`` of the workers.
+    """
+    os.environ["PYTHONPATH"] = python_path
+    import_paths = [*python_path.split(os.pathsep), os.getcwd()]
+    runtime_env = build_runtime_env(environment, None, import_paths)
+    options = {} if runtime_env is None else {"runtime_env": runtime_env}
+    warm_up: Any = ray.remote(num_cpus=0, max_retries=0)(_warm_up)
+    started: ray.ObjectRef[None] = warm_up.options(**options).remote()
+    return started
+
+
+def _warm_up() -> None:
+    importlib.import_module("milepost.engine.executor")
 
 
 def _is_there(name: str) -> bool:

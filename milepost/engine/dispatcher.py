@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from milepost.engine.admission import Limits, Turn
+from milepost.engine.cluster import count_cpus, was_restarted
 from milepost.engine.hosting import Hosting
 from milepost.engine.inquiries import Inquiries
 from milepost.engine.messages import Submission, Verdict, WorkerReport
@@ -23,7 +24,7 @@ from milepost.engine.outputs import SealedOutput
 from milepost.engine.recovery import Candidate
 from milepost.engine.threads import in_pool
 from milepost.engine.turns import Turns
-from milepost.engine.workers import RayWorkers, count_cpus, was_restarted
+from milepost.engine.workers import RayWorkers
 from milepost.errors import MilepostError, StorageUnavailableError, StorageUriError
 from milepost.journal import Store, open_store
 

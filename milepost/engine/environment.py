@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -38,20 +39,25 @@ def _list_import_paths() -> list[str]:
 
 
 def build_runtime_env(
-    environment: dict[str, Any], own: dict[str, Any] | None
+    environment: dict[str, Any],
+    own: dict[str, Any] | None,
+    import_paths: Collection[str] | None = None,
 ) -> dict[str, Any] | None:
     """Returns the runtime environment of a task, None for that of this process.
 
     Args:
         environment: What :func:`capture_environment` returned where the workflow was submitted.
         own: The task's own runtime environment, which wins.
+        import_paths: Where every worker of this job imports from; by default ``sys.path``, which is
+            that in a worker.
     """
+    known = sys.path if import_paths is None else import_paths
     merged = {**environment.get("runtime_env", {}), **(own or {})}
     variables = {
         **environment.get("runtime_env", {}).get("env_vars", {}),
         **(own or {}).get("env_vars", {}),
     }
-    missing = [path for path in environment.get("import_paths", []) if path not in sys.path]
+    missing = [path for path in environment.get("import_paths", []) if path not in known]
     if missing:
         inherited = variables.get("PYTHONPATH") or os.environ.get("PYTHONPATH", "")
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [*missing, inherited]))

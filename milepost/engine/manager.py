@@ -17,20 +17,16 @@ from ray.exceptions import RayError, RayTaskError
 
 from milepost.engine.admission import RESERVED, Admission, Limits, Turn
 from milepost.engine.anchor import hold_job
-from milepost.engine.dispatcher import Dispatcher
+from milepost.engine.cluster import count_cpus
 from milepost.engine.limits import load_limits, save_limits
 from milepost.engine.names import NAMESPACE, dispatcher_name, manager_name, route
 from milepost.engine.recovery import Candidate, Recovered, recover_all
-from milepost.engine.workers import count_cpus
 from milepost.errors import MilepostError, TooManyWorkflowsError, WorkflowNotResumableError
 
 _log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 """Between looks at a dispatcher that Ray is restarting."""
-
-CALLS_MAX = 100_000
-"""Calls that may wait inside one actor at once; each costs a few kilobytes."""
 
 CPUS_PER_DISPATCHER = 8
 DISPATCHERS_MAX = 4
@@ -40,8 +36,22 @@ class Manager:
     """See the module."""
 
     def __init__(
-        self, storage: str, store_id: str, cluster_id: str, dispatchers: int | None
+        self,
+        storage: str,
+        store_id: str,
+        cluster_id: str,
+        dispatchers: int | None,
+        environment: dict[str, Any],
     ) -> None:
+        """Start the dispatchers, or find those of a former manager.
+
+        Args:
+            storage: What opens the store.
+            store_id: Which store that is; it is part of the actors' names.
+            cluster_id: Who owns what the dispatchers run.
+            dispatchers: How many to start; by default as many as the cluster's CPUs ask for.
+            environment: That of the program which starts the engine; a worker is made ready for it.
+        """
         self._storage = storage
         self._store_id = store_id
         self._admission = Admission(load_limits(store_id))
@@ -50,11 +60,9 @@ class Manager:
         self._watchers: list[asyncio.Task[None]] = []
         self._waking: asyncio.Task[None] | None = None
         count = dispatchers or _choose_count()
-        _start_outside(storage, store_id, cluster_id, count)
-        me = ray.get_runtime_context().current_actor
-        self._dispatchers = [
-            start_dispatcher(storage, store_id, cluster_id, index, me) for index in range(count)
-        ]
+        self._dispatchers = _find_all(store_id, count) or _start_all(
+            storage, store_id, cluster_id, count, environment
+        )
 
     async def describe(self) -> dict[str, Any]:
         """Returns the storage and the dispatchers, in the order that routing counts them."""
@@ -213,13 +221,21 @@ def _choose_count() -> int:
     return max(1, min(DISPATCHERS_MAX, count_cpus() // CPUS_PER_DISPATCHER))
 
 
-def _start_outside(storage: str, store_id: str, cluster_id: str, count: int) -> None:
-    """Has the dispatchers started in a job that lasts, unless a former manager did."""
+def _find_all(store_id: str, count: int) -> list[Any]:
+    """Returns the dispatchers if they run already; empty if not all of them do."""
     try:
-        ray.get_actor(dispatcher_name(store_id, count - 1), namespace=NAMESPACE)
-        return
+        return [
+            ray.get_actor(dispatcher_name(store_id, index), namespace=NAMESPACE)
+            for index in range(count)
+        ]
     except ValueError:
-        pass
+        return []
+
+
+def _start_all(
+    storage: str, store_id: str, cluster_id: str, count: int, environment: dict[str, Any]
+) -> list[Any]:
+    """Has the dispatchers started in a job that lasts; in that of this process if need be."""
     settings = {
         "address": ray.get_runtime_context().gcs_address,
         "manager": manager_name(store_id),
@@ -227,27 +243,18 @@ def _start_outside(storage: str, store_id: str, cluster_id: str, count: int) -> 
         "store_id": store_id,
         "cluster_id": cluster_id,
         "dispatchers": count,
+        "environment": environment,
     }
     try:
         hold_job(settings)
     except OSError as error:
         _log.warning("%s; workers will be started anew when the first driver has ended", error)
+    return _find_all(store_id, count) or _start_here(storage, store_id, cluster_id, count)
 
 
-def start_dispatcher(storage: str, store_id: str, cluster_id: str, index: int, manager: Any) -> Any:
-    """Starts a dispatcher in the job of this process, or finds the one that runs."""
-    return (
-        ray.remote(Dispatcher)
-        .options(
-            name=dispatcher_name(store_id, index),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=-1,
-            max_concurrency=CALLS_MAX,
-            enable_task_events=False,
-        )
-        .remote(storage, cluster_id, index, manager)
-    )
+def _start_here(storage: str, store_id: str, cluster_id: str, count: int) -> list[Any]:
+    # Imported here only: it brings all of the engine, which a manager's start need not wait for.
+    from milepost.engine.pool import start_dispatcher
+
+    me = ray.get_runtime_context().current_actor
+    return [start_dispatcher(storage, store_id, cluster_id, index, me) for index in range(count)]

@@ -7,6 +7,9 @@ import zlib
 NAMESPACE = "milepost"
 """The Ray namespace of all actors of the engine, whatever the job's own is."""
 
+CALLS_MAX = 100_000
+"""Calls that may wait inside one actor at once; each costs a few kilobytes."""
+
 _MANAGER_PREFIX = "manager-"
 
 

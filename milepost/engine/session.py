@@ -13,8 +13,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util import list_named_actors
 
-from milepost.engine.manager import CALLS_MAX, Manager
-from milepost.engine.names import NAMESPACE, is_manager_name, manager_name, route
+from milepost.engine.environment import capture_environment
+from milepost.engine.manager import Manager
+from milepost.engine.names import CALLS_MAX, NAMESPACE, is_manager_name, manager_name, route
 from milepost.errors import (
     ConflictingInitError,
     EngineUnavailableError,
@@ -142,7 +143,7 @@ def _start_manager(storage: str, store_id: str, dispatchers: int | None) -> Any:
             max_concurrency=CALLS_MAX,
             enable_task_events=False,
         )
-        .remote(storage, store_id, uuid.uuid4().hex[:12], dispatchers)
+        .remote(storage, store_id, uuid.uuid4().hex[:12], dispatchers, capture_environment())
     )
 
 

@@ -35,17 +35,6 @@ _remote_run_once = ray.remote(max_calls=1)(run_slice)
 """For tasks with GPUs: a worker process that stays would keep the device's memory."""
 
 
-def count_cpus() -> int:
-    """Returns how many CPUs the cluster has now."""
-    resources: Any = ray.cluster_resources  # Ray ships it untyped
-    return int(resources().get("CPU", 1))
-
-
-def was_restarted() -> bool:
-    """Returns whether Ray restarted this actor, whose former process died."""
-    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
-
-
 class RayWorkers:
     """Runs the slices of all workflows of one dispatcher."""
 

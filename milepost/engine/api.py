@@ -24,7 +24,7 @@ from milepost.engine.environment import capture_environment
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.metadata import TaskTable
 from milepost.engine.options import options, pack_metadata
-from milepost.engine.payloads import BlobCollector
+from milepost.engine.parcels import ParcelCollector
 from milepost.engine.plain import execute
 from milepost.engine.recovery import Recovered
 from milepost.engine.session import Session, connect
@@ -471,12 +471,13 @@ def _submit(
         raise InvalidOptionError(f"durability must be one of {DURABILITIES}, not {durability!r}")
     packed = pack_metadata({} if metadata is None else metadata)
     session = connect()
-    blobs, fingerprints = BlobCollector(), dict[str, str]()
+    blobs, fingerprints = ParcelCollector(), dict[str, str]()
     submission = Submission(
         workflow_id=workflow_id,
         nonce=uuid.uuid4().hex,
         fragment=compile_dag(dag, blobs, args, kwargs, fingerprints),
         blobs=blobs.blobs,
+        parcels=tuple(blobs.parcels),
         metadata=packed,
         environment=capture_environment() | {"code": fingerprints},
         durability=durability,

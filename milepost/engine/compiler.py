@@ -320,7 +320,7 @@ class _Compiler:
 
     def _make_constant(self, value: Any) -> Constant:
         if isinstance(value, ray.ObjectRef):
-            return Constant(payload=serialize(ray.get(value), self._sink))
+            return Constant(payload=self._sink.store_ref(value))
         if pack_plain(value) is not None:
             return Constant(payload=serialize(value, self._sink))
         nodes: dict[int, int] = {}

@@ -27,6 +27,7 @@ from milepost.engine.turns import Turns
 from milepost.engine.workers import RayWorkers
 from milepost.errors import MilepostError, StorageUnavailableError, StorageUriError
 from milepost.journal import Store, open_store
+from milepost.replay.payload import Payload
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Dispatcher:
 
     def __init__(self, storage: str, cluster_id: str, index: int, manager: Any) -> None:
         store = _open_patiently(storage)
+        self._storage = storage
         threads = ThreadPoolExecutor(THREADS, thread_name_prefix="milepost-storage")
         in_thread = in_pool(threads)
         self._workers = RayWorkers(store, storage, count_cpus())
@@ -128,6 +130,32 @@ class Dispatcher:
     ) -> None:
         """Takes a report of a slice whose worker is busy with a long task."""
         self._workers.take_aside(workflow_id, epoch, number, report)
+
+    async def store_ref(
+        self, workflow_id: str, incarnation: int, box: list[Any]
+    ) -> Payload | MilepostError | None:
+        """Returns the payload of the value behind a ref, or why it has none.
+
+        None if the workflow is not hosted here: then the asker stores it by itself.
+        """
+        host = self._hosting.find_incarnation(workflow_id, incarnation)
+        if host is None:
+            return None
+        return await host.refs.store(self._storage, host.state, box[0])
+
+    async def load_ref(
+        self, workflow_id: str, incarnation: int, payload: Payload, node: str
+    ) -> list[Any]:
+        """Returns, in a list, the ref of a stored value; none if the workflow is not hosted here.
+
+        Args:
+            workflow_id: The workflow.
+            incarnation: Which one of that id.
+            payload: The value.
+            node: Where to load it if nobody has.
+        """
+        host = self._hosting.find_incarnation(workflow_id, incarnation)
+        return [host.refs.load(self._storage, host.state, payload, node)] if host else []
 
     async def watch(self) -> None:
         """Never returns: who waits for it learns when this process dies."""

@@ -33,8 +33,9 @@ from milepost.engine.payloads import (
     serialize,
     serialize_opaque,
 )
+from milepost.engine.references import WorkerSink
 from milepost.errors import MilepostError, StorageUnavailableError
-from milepost.journal import map_blob, put_blob
+from milepost.journal import map_blob
 from milepost.replay.events import TaskError
 from milepost.replay.fragment import Constant
 from milepost.replay.inputs import Continued, Raised
@@ -94,6 +95,7 @@ class _SliceRun:
     ) -> None:
         self._order = order
         self._refs = refs
+        self._sink = WorkerSink(order)
         self._fresh = dict(enumerate(objects))
         self._made_refs: dict[int, ray.ObjectRef[Any]] = {}
         seated = {task.task for task in order.tasks}
@@ -187,7 +189,7 @@ class _SliceRun:
         try:
             result = self._call(task)
             if isinstance(result, DAGNode):
-                fragment = compile_dag(result, self._put_blob)
+                fragment = compile_dag(result, self._sink)
                 spent_us = (time.perf_counter_ns() - clock) // 1000
                 continued = Continued(
                     task=task.task,
@@ -201,7 +203,7 @@ class _SliceRun:
                 return
             if task.catches:
                 result = (result, None)
-            payload = serialize(result, self._put_blob)
+            payload = serialize(result, self._sink)
         except BaseException as error:  # user code may raise anything
             if _ends_worker(error):
                 raise
@@ -259,7 +261,7 @@ class _SliceRun:
             frames = frames.tb_next if frames and frames.tb_next else frames
         text = "".join(traceback.format_exception(type(error), error, frames))
         try:
-            exception = serialize_opaque(error, self._put_blob)
+            exception = serialize_opaque(error, self._sink)
         except MilepostError:
             exception = None  # type, message and traceback must do
         return Raised(
@@ -315,15 +317,13 @@ class _SliceRun:
         store = open_known(order.storage)
         return map_blob(store, order.workflow_id, order.incarnation, payload.digest.hex())
 
+    def load_ref(self, payload: Payload) -> ray.ObjectRef[Any]:
+        """Returns a ref to a stored value; the same one for the whole cluster."""
+        return self._sink.load_ref(payload, self)
+
     def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Only constants hold references to nodes."""
         raise ValueError(f"a stored value refers to node {position} without being a constant")
-
-    def _put_blob(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
-        order = self._order
-        store = open_known(order.storage)
-        digest, size = put_blob(store, order.workflow_id, order.incarnation, parts)
-        return bytes.fromhex(digest), size
 
 
 def _ends_worker(error: BaseException) -> bool:
@@ -352,6 +352,9 @@ class _ConstantSource:
 
     def read_blob(self, payload: Payload) -> memoryview:
         return self._run.read_blob(payload)
+
+    def load_ref(self, payload: Payload) -> ray.ObjectRef[Any]:
+        return self._run.load_ref(payload)
 
     def refer(self, position: int) -> ray.ObjectRef[Any]:
         return self._run.make_ref(self._constant.nodes[position])

@@ -18,6 +18,7 @@ from milepost.engine.alarm import Alarm
 from milepost.engine.costs import CostTable
 from milepost.engine.messages import WorkerReport
 from milepost.engine.objects import ObjectTable
+from milepost.engine.references import RefTable
 from milepost.errors import (
     EngineUnavailableError,
     LostOwnershipError,
@@ -117,6 +118,7 @@ class WorkflowHost:
         self.announced: Status | None = None
         self.stopped: MilepostError | None = None
         self.objects = ObjectTable()
+        self.refs = RefTable()
         self.flushes = 0
         self._writer = writer
         self._compactor = Compactor(writer)

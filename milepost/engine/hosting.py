@@ -163,6 +163,7 @@ class Hosting:
             self._threads.submit(writer.close)
             raise WorkflowActiveError(workflow_id, "run")
         await self._in_thread(self._put_blobs, submission, writer.incarnation)
+        await self._workers.write_parcels(workflow_id, writer.incarnation, submission.parcels)
         host = self._make_host(state, writer)
         created = make_creation(submission, _now_us())
         await self._start(workflow_id, host, host.create(created, self._owner, admitted))
@@ -375,6 +376,11 @@ class Hosting:
             if workflow_id in self.hosts:
                 self._taken_up.add(workflow_id)
             return "resumed"
+
+    def find_incarnation(self, workflow_id: str, incarnation: int) -> WorkflowHost | None:
+        """Returns the host of this very workflow, not of a later one of the same id."""
+        host = self.hosts.get(workflow_id)
+        return host if host is not None and host.state.incarnation == incarnation else None
 
     def is_ours(self, owner: str) -> bool:
         """Tells whether an owner belongs to this cluster."""

@@ -17,6 +17,7 @@ class Submission:
     Attributes:
         nonce: Random; the same submission sent twice is recognized by it.
         blobs: By digest, what must be stored before the workflow is.
+        parcels: Refs to more of these, too large for a message.
         environment: Runtime environment and import paths of the submitting job, plain data.
     """
 
@@ -24,6 +25,7 @@ class Submission:
     nonce: str
     fragment: Fragment
     blobs: dict[bytes, bytes]
+    parcels: tuple[Any, ...] = ()
     metadata: Payload
     environment: dict[str, object]
     durability: str

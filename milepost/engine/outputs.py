@@ -16,7 +16,13 @@ from typing import Any, TypeAlias
 
 import ray
 
-from milepost.engine.payloads import BlobCollector, deserialize, open_error, serialize_opaque
+from milepost.engine.payloads import (
+    BlobCollector,
+    deserialize,
+    load_here,
+    open_error,
+    serialize_opaque,
+)
 from milepost.errors import MilepostError, WorkflowExecutionError
 from milepost.journal import Location, Store, map_blob, open_store
 from milepost.replay.events import TaskError
@@ -55,6 +61,10 @@ class StoredSource:
         """
         store = open_known(self._storage)
         return map_blob(store, self._workflow_id, self._incarnation, payload.digest.hex())
+
+    def load_ref(self, payload: Payload) -> ray.ObjectRef[Any]:
+        """Returns a ref that this process owns."""
+        return load_here(payload, self)
 
     def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Raises ValueError: a result holds no references to nodes."""

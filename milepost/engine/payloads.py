@@ -12,15 +12,17 @@ import hashlib
 import io
 import pickle
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import cloudpickle
 import ray
 from ray.actor import ActorHandle
 from ray.dag import DAGNode
+from ray.exceptions import RayError
 
 from milepost.errors import (
     MilepostError,
@@ -39,8 +41,53 @@ INLINE_BYTES_MAX = 64 * 1024
 ALIGNMENT = 64
 """What vector instructions want; Arrow and NumPy use it too."""
 
-Sink: TypeAlias = Callable[[Sequence["bytes | memoryview"]], tuple[bytes, int]]
-"""Takes the parts of a blob, sees to it that they get stored, returns their digest and size."""
+
+class Sink(Protocol):
+    """Sees to it that what is too large for a payload, or behind a ref, gets stored."""
+
+    def __call__(self, parts: Sequence[bytes | memoryview], /) -> tuple[bytes, int]:
+        """Takes the parts of a blob; returns their digest and size."""
+
+    def store_ref(self, ref: ray.ObjectRef[Any], /) -> Payload:
+        """Returns the payload of the value behind a ref, which is stored once."""
+
+
+class RefMemo(ABC):
+    """A sink that fetches and serializes what is behind a ref once, however often it meets it."""
+
+    def __init__(self) -> None:
+        self._payloads: dict[ray.ObjectRef[Any], Payload] = {}
+
+    @abstractmethod
+    def __call__(self, parts: Sequence[bytes | memoryview], /) -> tuple[bytes, int]:
+        """Takes the parts of a blob; returns their digest and size."""
+
+    def store_ref(self, ref: ray.ObjectRef[Any], /) -> Payload:
+        """Returns the payload of the value behind a ref.
+
+        Raises:
+            NotSerializableError: If it is lost, or cannot be pickled.
+        """
+        payload = self.find(ref)
+        if payload is None:
+            payload = serialize(_fetch(ref), self)
+            self.note(ref, payload)
+        return payload
+
+    def find(self, ref: ray.ObjectRef[Any]) -> Payload | None:
+        """Returns the payload of a ref that was met before."""
+        return self._payloads.get(ref)
+
+    def note(self, ref: ray.ObjectRef[Any], payload: Payload) -> None:
+        """Remembers the payload of a ref."""
+        self._payloads[ref] = payload
+
+
+def _fetch(ref: ray.ObjectRef[Any]) -> Any:
+    try:
+        return ray.get(ref)
+    except RayError as error:
+        raise NotSerializableError(f"the value of an ObjectRef is lost: {error}") from error
 
 
 class Source(Protocol):
@@ -49,17 +96,21 @@ class Source(Protocol):
     def read_blob(self, payload: Payload) -> memoryview:
         """Returns the content of a blob, checked against its digest."""
 
+    def load_ref(self, payload: Payload) -> ray.ObjectRef[Any]:
+        """Returns a ref to a stored value."""
+
     def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Returns a ref to the value of the node at ``position`` of the constant being loaded."""
 
 
-class BlobCollector:
+class BlobCollector(RefMemo):
     """A sink that keeps blobs in memory, for those who cannot or should not write them."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.blobs: dict[bytes, bytes] = {}
 
-    def __call__(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
+    def __call__(self, parts: Sequence[bytes | memoryview], /) -> tuple[bytes, int]:
         """Keeps a blob."""
         content = b"".join(parts)
         digest = hashlib.sha256(content).digest()
@@ -133,8 +184,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, ray.ObjectRef):
-            value = serialize(ray.get(obj), self._sink)
-            return _restore_ref, (value.encoding, value.data, value.digest, value.size)
+            stored = self._sink.store_ref(obj)
+            return _restore_ref, (stored.encoding, stored.data, stored.digest, stored.size)
         if isinstance(obj, DAGNode):
             stands_for = self._number(obj)
             return _restore_node, (stands_for,)
@@ -222,6 +273,11 @@ def _split(content: memoryview) -> list[memoryview]:
     return buffers
 
 
+def load_here(payload: Payload, source: Source) -> ray.ObjectRef[Any]:
+    """Returns a ref to a stored value that this process loads, and owns."""
+    return put_value(deserialize(payload, source))
+
+
 def put_value(value: Any) -> ray.ObjectRef[Any]:
     """Returns a ref to ``value``, which may be a ref itself: ``ray.put`` refuses those."""
     if not isinstance(value, ray.ObjectRef):
@@ -240,7 +296,7 @@ def _hold(box: list[Any]) -> Any:
 
 def _restore_ref(encoding: int, data: bytes, digest: bytes, size: int) -> ray.ObjectRef[Any]:
     payload = Payload(encoding=encoding, data=data, digest=digest, size=size)
-    return put_value(deserialize(payload, _source.get()))
+    return _source.get().load_ref(payload)
 
 
 def _restore_node(position: int) -> ray.ObjectRef[Any]:

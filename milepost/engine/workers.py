@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -17,7 +17,8 @@ from milepost.engine.environment import build_runtime_env
 from milepost.engine.executor import run_slice
 from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
 from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
-from milepost.engine.payloads import deserialize
+from milepost.engine.parcels import write_parcels
+from milepost.engine.payloads import deserialize, load_here
 from milepost.engine.submissions import read_environment
 from milepost.journal import Store, map_blob
 from milepost.replay.decide import SLICE_TASKS_MAX, RunSlice
@@ -44,6 +45,16 @@ class RayWorkers:
         self._store = store
         self._storage = storage
         self._mailboxes: dict[tuple[str, int, int], _Mailbox] = {}
+
+    async def write_parcels(
+        self, workflow_id: str, incarnation: int, parcels: Sequence[Any]
+    ) -> None:
+        """Has the parcels of a submission written, a few at a time, by Ray tasks.
+
+        Raises:
+            StorageUnavailableError: If the storage fails.
+        """
+        await write_parcels(self._storage, workflow_id, incarnation, parcels)
 
     def take_aside(self, workflow_id: str, epoch: int, number: int, report: WorkerReport) -> None:
         """Takes a report that a worker sends while a task of its slice runs long."""
@@ -140,6 +151,9 @@ class _StoreSource:
     def read_blob(self, payload: Payload) -> memoryview:
         digest = payload.digest.hex()
         return map_blob(self._store, self._workflow_id, self._incarnation, digest)
+
+    def load_ref(self, payload: Payload) -> Any:
+        return load_here(payload, self)
 
     def refer(self, position: int) -> Any:
         raise ValueError(f"options refer to node {position}")

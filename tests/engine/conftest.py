@@ -14,6 +14,7 @@ import msgpack
 import pytest
 import ray
 
+from milepost.engine.payloads import RefMemo, load_here
 from milepost.journal import map_blob, open_store, put_blob
 from milepost.replay.events import WorkflowCreated
 from milepost.replay.fragment import Fragment, Function, TaskOptions
@@ -84,19 +85,23 @@ def creation() -> Callable[..., WorkflowCreated]:
     return make
 
 
-class Disk:
+class Disk(RefMemo):
     """A store in a folder; a sink of blobs, and their source."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.store = open_store(str(folder))
         self.uri = self.store.uri
 
-    def __call__(self, parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
+    def __call__(self, parts: Sequence[bytes | memoryview], /) -> tuple[bytes, int]:
         digest, size = put_blob(self.store, WORKFLOW, 1, parts)
         return bytes.fromhex(digest), size
 
     def read_blob(self, payload: Payload) -> memoryview:
         return map_blob(self.store, WORKFLOW, 1, payload.digest.hex())
+
+    def load_ref(self, payload: Payload) -> Any:
+        return load_here(payload, self)
 
     def refer(self, position: int) -> Any:
         return f"node {position}"

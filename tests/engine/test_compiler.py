@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from milepost.engine.arguments import ARGUMENT_BYTES_MAX, CONSTANT, REF, unpack_template
 from milepost.engine.compiler import compile_dag
-from milepost.engine.payloads import INLINE_BYTES_MAX, BlobCollector, deserialize
+from milepost.engine.payloads import INLINE_BYTES_MAX, BlobCollector, deserialize, load_here
 from milepost.replay.fragment import Constant, Fragment, find_fault
 from milepost.replay.fragment_codec import pack_fragment, unpack_fragment
 from milepost.replay.payload import Encoding, Payload, is_plain
@@ -85,6 +85,9 @@ class _Source:
 
     def read_blob(self, payload: Payload) -> memoryview:
         return memoryview(self.compiled.blobs[payload.digest])
+
+    def load_ref(self, payload: Payload) -> Any:
+        return load_here(payload, self)
 
     def refer(self, position: int) -> Any:
         assert self.constant is not None

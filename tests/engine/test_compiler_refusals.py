@@ -10,7 +10,7 @@ import ray
 from ray.dag import InputNode, MultiOutputNode
 
 from milepost.engine.compiler import compile_dag
-from milepost.engine.payloads import BlobCollector
+from milepost.engine.payloads import BlobCollector, RefMemo
 from milepost.errors import (
     InvalidGraphError,
     InvalidOptionError,
@@ -232,9 +232,10 @@ def test_an_option_that_cannot_be_stored_is_named_with_its_task() -> None:
 
 
 def test_a_storage_that_fails_meanwhile_is_not_blamed_on_the_argument() -> None:
-    def full(parts: object) -> tuple[bytes, int]:
-        raise StorageUnavailableError("put", "blobs/x", "the disk is full")
+    class Full(RefMemo):
+        def __call__(self, parts: object, /) -> tuple[bytes, int]:
+            raise StorageUnavailableError("put", "blobs/x", "the disk is full")
 
     for value in ("x" * 100_000, ("x" * 100_000,)):
         with pytest.raises(StorageUnavailableError):
-            compile_dag(anything.bind(value), full)
+            compile_dag(anything.bind(value), Full())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import ray
 
-from milepost.engine import executor
+from milepost.engine import executor, references
 from milepost.engine.context import current_task
 from milepost.engine.executor import REPORT_INTERVAL_S, TEXT_CHARS_MAX, run_slice
 from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize
@@ -348,7 +348,7 @@ def test_a_storage_that_fails_is_always_worth_another_attempt(
         raise StorageUnavailableError("put", "blobs/x", "the disk is full")
 
     order = bench.order(gather(task(lambda: b"x" * 100_000).bind()), (0,))
-    monkeypatch.setattr(executor, "put_blob", full)
+    monkeypatch.setattr(references, "put_blob", full)
     raised = bench.run(order).raised[0]
     assert raised.retryable
     assert "disk is full" in raised.error.message

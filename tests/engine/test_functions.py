@@ -14,7 +14,7 @@ import ray
 from milepost.engine import functions
 from milepost.engine.compiler import compile_dag
 from milepost.engine.functions import describe_function, load_function, name_task
-from milepost.engine.payloads import INLINE_BYTES_MAX, BlobCollector
+from milepost.engine.payloads import INLINE_BYTES_MAX, BlobCollector, load_here
 from milepost.errors import InvalidGraphError, NotSerializableError
 from milepost.replay.fragment import Function
 from milepost.replay.payload import Payload
@@ -30,6 +30,9 @@ class Memory(BlobCollector):
     def read_blob(self, payload: Payload) -> memoryview:
         self.reads += 1
         return memoryview(self.blobs[payload.digest])
+
+    def load_ref(self, payload: Payload) -> Any:
+        return load_here(payload, self)
 
     def refer(self, position: int) -> Any:
         raise AssertionError(position)

@@ -20,7 +20,9 @@ from milepost.engine.payloads import (
     ALIGNMENT,
     INLINE_BYTES_MAX,
     BlobCollector,
+    RefMemo,
     deserialize,
+    load_here,
     serialize,
     serialize_opaque,
 )
@@ -38,6 +40,9 @@ class Memory(BlobCollector):
 
     def read_blob(self, payload: Payload) -> memoryview:
         return memoryview(self.blobs[payload.digest])
+
+    def load_ref(self, payload: Payload) -> Any:
+        return load_here(payload, self)
 
     def refer(self, position: int) -> Any:
         return f"node {position}"
@@ -218,13 +223,13 @@ def test_the_bytes_of_an_array_are_not_copied_on_their_way_to_the_store() -> Non
     array = np.arange(100_000)
     seen: list[int] = []
 
-    def sink(parts: Sequence[bytes | memoryview]) -> tuple[bytes, int]:
-        seen.extend(
-            address(np.frombuffer(part, dtype=np.uint8)) for part in parts if len(part) > 100_000
-        )
-        return bytes(32), sum(map(len, parts))
+    class Looking(RefMemo):
+        def __call__(self, parts: Sequence[bytes | memoryview], /) -> tuple[bytes, int]:
+            large = [np.frombuffer(part, np.uint8) for part in parts if len(part) > 100_000]
+            seen.extend(map(address, large))
+            return bytes(32), sum(map(len, parts))
 
-    serialize(array, sink)
+    serialize(array, Looking())
     assert seen == [address(array)]
 
 
@@ -308,14 +313,15 @@ def test_a_value_nested_too_deep_is_an_error_not_a_crash(memory: Memory) -> None
 def test_a_storage_that_fails_is_not_blamed_on_the_value(memory: Memory, objects: Objects) -> None:
     error = StorageUnavailableError("put", "blobs/x", "the disk is full")
 
-    def full(parts: object) -> tuple[bytes, int]:
-        raise error
+    class Full(RefMemo):
+        def __call__(self, parts: object, /) -> tuple[bytes, int]:
+            raise error
 
     ref = objects.put("x" * 100_000)
     values: list[object] = ["x" * 100_000, ("x" * 100_000,), np.zeros(20_000), [ref]]
     for value in values:
         with pytest.raises(MilepostError) as caught:
-            serialize(value, full)
+            serialize(value, Full())
         assert caught.value is error
 
 

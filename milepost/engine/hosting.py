@@ -162,9 +162,9 @@ class Hosting:
         if state.next_seq:
             self._threads.submit(writer.close)
             raise WorkflowActiveError(workflow_id, "run")
-        await self._in_thread(self._put_blobs, submission, writer.incarnation)
         if submission.parcels:
             await self._workers.write_parcels(workflow_id, writer.incarnation, submission.parcels)
+        await self._in_thread(self._put_blobs, submission, writer.incarnation)
         host = self._make_host(state, writer)
         created = make_creation(submission, _now_us())
         await self._start(workflow_id, host, host.create(created, self._owner, admitted))

@@ -8,7 +8,7 @@ journal. Kinds of events that it does not know pass by.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from milepost.journal.history import Entry
@@ -16,6 +16,11 @@ from milepost.replay.events import (
     AttemptFailed,
     AttemptsLost,
     GraphExtended,
+    ItemFailed,
+    ItemsCommitted,
+    ItemsHandedBack,
+    ItemsLost,
+    ItemsScheduled,
     OwnershipTaken,
     TasksCommitted,
     TasksHandedBack,
@@ -41,11 +46,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt of one task. Times are microseconds since 1970, 0 where the journal has none.
+    """One attempt of one task, or of some items of a map.
+
+    Times are microseconds since 1970, 0 where the journal has none.
 
     Attributes:
         task: The task, by number.
-        number: The attempt's number, from 1.
+        number: The attempt's number, from 1; of items, that of the first.
         slice: The slice it travelled in.
         epoch: The epoch of the owner that sent it.
         scheduled_us: When it was handed to a worker.
@@ -55,6 +62,7 @@ class Attempt:
         outcome: How it ended.
         error: Why it failed or was lost.
         seq: The event that ended it; that of its beginning while it runs.
+        items: How many items of a map it stands for; 0 for a task that is none.
     """
 
     task: int
@@ -68,6 +76,7 @@ class Attempt:
     outcome: Outcome = Outcome.RUNNING
     error: str = ""
     seq: int = 0
+    items: int = 0
 
     @property
     def run_us(self) -> int:
@@ -84,12 +93,14 @@ class AttemptLog:
     """Takes events in order and gives the attempts that each of them ended.
 
     Attributes:
-        under_way: The attempts that have not ended, by task.
+        under_way: The attempts of tasks that have not ended, by task.
+        items_under_way: Those of items, by slice; each stands for what is left of the slice.
     """
 
     def __init__(self) -> None:
         """Begin before the first event."""
         self.under_way: dict[int, Attempt] = {}
+        self.items_under_way: dict[int, Attempt] = {}
         self._workers: dict[str, None] = {}
         self._names: list[str] = []
 
@@ -128,8 +139,81 @@ class AttemptLog:
                 for task in list(self.under_way):
                     reason = f"epoch {event.epoch} took over"
                     yield self._end(task, Outcome.LOST, entry.seq, 0, event.at_us, "", reason)
+                for number, begun in list(self.items_under_way.items()):
+                    reason = f"epoch {event.epoch} took over"
+                    yield self._end_items(
+                        begun.task, number, 0, Outcome.LOST, entry.seq, 0, event.at_us, "", reason
+                    )
+            case _:
+                yield from self._take_items(entry)
+
+    def _take_items(self, entry: Entry) -> Iterator[Attempt]:
+        """Take an event of a map; one attempt stands for all items that it tells of."""
+        seq = entry.seq
+        match entry.event:
+            case ItemsScheduled() as event:
+                self.items_under_way[event.slice] = Attempt(
+                    task=event.task,
+                    number=event.attempts[0] if event.attempts else 0,
+                    slice=event.slice,
+                    epoch=entry.epoch,
+                    scheduled_us=event.at_us,
+                    seq=seq,
+                    items=sum(event.stops) - sum(event.starts),
+                )
+            case ItemsCommitted() as event:
+                count = sum(event.stops) - sum(event.starts)
+                ended_us = event.started_us + event.duration_us
+                times = (event.started_us, ended_us, self._name(event.node))
+                yield self._end_items(
+                    event.task, event.slice, count, Outcome.COMMITTED, seq, *times
+                )
+            case ItemFailed() as event:
+                times = (0, event.at_us, self._name(event.node))
+                error = f"item {event.item}: {event.error.type}: {event.error.message}"
+                yield self._end_items(
+                    event.task, event.slice, 1, Outcome.FAILED, seq, *times, error
+                )
+            case ItemsLost() as event:
+                lost = (Outcome.LOST, seq, 0, event.at_us, "", event.reason)
+                yield self._end_items(event.task, event.slice, 0, *lost)
+            case ItemsHandedBack() as event:
+                count = sum(event.stops) - sum(event.starts)
+                yield self._end_items(
+                    event.task, event.slice, count, Outcome.HANDED_BACK, seq, 0, event.at_us
+                )
             case _:
                 return
+
+    def _end_items(
+        self,
+        task: int,
+        number: int,
+        count: int,
+        outcome: Outcome,
+        seq: int,
+        started_us: int,
+        ended_us: int,
+        worker: str = "",
+        error: str = "",
+    ) -> Attempt:
+        """Take items from a slice that is under way; 0 takes all that are left."""
+        begun = self.items_under_way.pop(number, None)
+        if begun is None:
+            begun = Attempt(task=task, number=0, slice=number, epoch=0, scheduled_us=0)
+        left = begun.items - count if count else 0
+        if left > 0:
+            self.items_under_way[number] = replace(begun, items=left)
+        return replace(
+            begun,
+            started_us=started_us,
+            ended_us=ended_us,
+            worker=worker,
+            outcome=outcome,
+            error=error,
+            seq=seq,
+            items=count or begun.items,
+        )
 
     def _begin(self, event: TasksScheduled, entry: Entry) -> None:
         for task, number in zip(event.tasks, event.attempts, strict=False):
@@ -200,3 +284,4 @@ def list_attempts(entries: Iterable[Entry]) -> Iterator[Attempt]:
     for entry in entries:
         yield from log.take(entry)
     yield from log.under_way.values()
+    yield from log.items_under_way.values()

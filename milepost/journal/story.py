@@ -29,6 +29,8 @@ class TaskRecord:
         worker: Who ran it, as ``node:process``.
         bytes: How long its serialized value is; None while it has none.
         blob: Whether the value is stored beside the journal.
+        items: How many items it has if it is a map; else None.
+        items_done: How many of them have their value.
     """
 
     task: str
@@ -41,6 +43,8 @@ class TaskRecord:
     worker: str
     bytes: int | None
     blob: bool
+    items: int | None = None
+    items_done: int | None = None
 
     @property
     def run_us(self) -> int | None:
@@ -124,6 +128,7 @@ class Story:
         """
         state, graph = self.state, self.state.graph
         result, running = state.results[task], self.log.under_way.get(task)
+        map_ = state.maps.get(task)
         return TaskRecord(
             task=graph.task_id(task),
             function=graph.functions[graph.node_functions[task]].name,
@@ -135,6 +140,8 @@ class Story:
             worker=self._names[self._workers[task]],
             bytes=result.size if result else None,
             blob=bool(result and result.digest),
+            items=map_.width if map_ else None,
+            items_done=map_.done if map_ else None,
         )
 
 
@@ -163,6 +170,6 @@ def read_story(
         on_event(entry)
         for each in story.take(entry):
             on_attempt(each)
-    for each in story.log.under_way.values():
+    for each in (*story.log.under_way.values(), *story.log.items_under_way.values()):
         on_attempt(each)
     return story

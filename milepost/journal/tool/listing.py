@@ -37,11 +37,15 @@ class Extent:
         tasks_done: Tasks that have their value; None if the journal cannot be read.
         tasks: Tasks so far; a continuation brings more.
         bytes: Bytes of everything stored of it.
+        items_done: Items of maps that have their value.
+        items: Items of maps.
     """
 
     tasks_done: int | None
     tasks: int | None
     bytes: int
+    items_done: int = 0
+    items: int = 0
 
 
 SORTS: dict[str, Callable[[tuple[WorkflowSummary, Extent | None]], Any]] = {
@@ -173,7 +177,13 @@ def measure(store: Store, workflow_id: str) -> Extent:
     except MilepostError:
         return Extent(tasks_done=None, tasks=None, bytes=size)
     done = state.counts[TaskState.COMMITTED] + state.counts[TaskState.EXTENDED]
-    return Extent(tasks_done=done, tasks=len(state.tasks), bytes=size)
+    return Extent(
+        tasks_done=done,
+        tasks=len(state.tasks),
+        bytes=size,
+        items_done=sum(each.done for each in state.maps.values()),
+        items=sum(each.width for each in state.maps.values()),
+    )
 
 
 def _row(
@@ -184,7 +194,9 @@ def _row(
     size: tuple[object, ...] = ()
     if extent is not None:
         known = extent.tasks is not None
-        size = (f"{extent.tasks_done}/{extent.tasks}" if known else "?", show_size(extent.bytes))
+        items = f" {extent.items_done}/{extent.items} items" if extent.items else ""
+        told = f"{extent.tasks_done}/{extent.tasks}{items}" if known else "?"
+        size = (told, show_size(extent.bytes))
     return (
         each.status.value,
         each.workflow_id,

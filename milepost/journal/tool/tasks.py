@@ -66,8 +66,9 @@ def command(
 
 
 def _row(each: TaskRecord) -> tuple[object, ...]:
+    items = f" ({each.items_done}/{each.items} items)" if each.items is not None else ""
     return (
-        each.task,
+        each.task + items,
         each.function,
         each.state,
         each.attempts,

@@ -19,6 +19,7 @@ STYLES: dict[str, tuple[str, bool]] = {
     "READY": ("yellow", False),
     "RESUMABLE": ("magenta", False),
     "EXTENDED": ("blue", False),
+    "AWAITING": ("magenta", False),
     "FAILED": ("red", True),
     "LOST": ("red", False),
     "CANCELED": ("bright_black", False),

@@ -17,7 +17,13 @@ from milepost.journal.attempts import Outcome, list_attempts
 from milepost.journal.figures import find_critical_path, read_figures
 from milepost.journal.history import History
 from milepost.journal.story import read_story
-from milepost.replay.events import AttemptFailed, TasksCommitted, TasksScheduled
+from milepost.replay.events import (
+    AttemptFailed,
+    ItemFailed,
+    ItemsScheduled,
+    TasksCommitted,
+    TasksScheduled,
+)
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "v1"
 TOLD: dict[str, dict[str, Any]] = json.loads((GOLDEN / "expected.json").read_text("utf-8"))
@@ -43,12 +49,34 @@ def test_every_attempt_that_was_scheduled_ends_once_or_is_under_way(story: str) 
         if isinstance(event, TasksScheduled)
         for task, number in zip(event.tasks, event.attempts, strict=True)
     ]
-    attempts = list(list_attempts(history))
+    attempts = [each for each in list_attempts(history) if not each.items]
     assert Counter((each.task, each.number) for each in attempts) == Counter(scheduled)
     outcomes = Counter(each.outcome for each in attempts)
     commits = sum(len(each.tasks) for each in events if isinstance(each, TasksCommitted))
     assert outcomes[Outcome.COMMITTED] == commits
     assert outcomes[Outcome.FAILED] == sum(isinstance(each, AttemptFailed) for each in events)
+
+
+def test_every_item_that_was_scheduled_ends_once() -> None:
+    history = open_history(GOLDEN / "maps", TOLD["maps"]["workflow_id"])
+    events = [entry.event for entry in history]
+    scheduled = sum(
+        sum(each.stops) - sum(each.starts) for each in events if isinstance(each, ItemsScheduled)
+    )
+    attempts = [each for each in list_attempts(history) if each.items]
+    assert sum(each.items for each in attempts) == scheduled
+    committed = sum(each.items for each in attempts if each.outcome is Outcome.COMMITTED)
+    state = history.state_at()
+    caught = sum(
+        isinstance(each, ItemFailed) and each.final and state.maps[each.task].catches
+        for each in events
+    )
+    assert committed + caught == sum(each.done for each in state.maps.values()) > 0
+    assert {each.outcome for each in attempts} > {Outcome.FAILED, Outcome.COMMITTED}
+    records = {each.task: each for each in read_story(history).tasks()}
+    for task, map_ in state.maps.items():
+        record = records[state.graph.task_id(task)]
+        assert (record.items, record.items_done) == (map_.width, map_.done)
 
 
 def test_a_task_tells_where_and_when_it_ran(store: MemoryStore) -> None:

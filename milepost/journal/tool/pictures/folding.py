@@ -34,6 +34,8 @@ class Group:
         counts: How many of its tasks are in which state.
         run_us: How long its functions ran, together.
         attempts: How many attempts its tasks took.
+        items: How many items of maps they have.
+        shares: As ``counts``, but of a map its items; for the bar.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Group:
     counts: Counter[TaskState] = field(default_factory=Counter)
     run_us: int = 0
     attempts: int = 0
+    items: int = 0
+    shares: Counter[TaskState] = field(default_factory=Counter)
 
     @property
     def tasks(self) -> int:
@@ -120,8 +124,24 @@ def _name(state: State, number: int, by_function: bool, numbers: list[int]) -> s
 def _count(group: Group, state: State, task: int) -> None:
     group.counts[TaskState(state.tasks[task])] += 1
     group.attempts += state.attempts[task]
+    _share(group, state, task)
     if state.task_ended_us[task]:
         group.run_us += max(0, state.task_ended_us[task] - state.task_started_us[task])
+
+
+def _share(group: Group, state: State, task: int) -> None:
+    map_ = state.maps.get(task)
+    if map_ is None:
+        group.shares[TaskState(state.tasks[task])] += 1
+        return
+    group.items += map_.width
+    counted = {
+        TaskState.COMMITTED: map_.done,
+        TaskState.SCHEDULED: map_.under_way,
+        TaskState.FAILED: len(map_.failed),
+    }
+    waiting = map_.width - sum(counted.values())
+    group.shares.update(counted | {TaskState.WAITING: waiting})
 
 
 def find_depths(state: State) -> list[int]:

@@ -72,10 +72,11 @@ def _draw_box(svg: Svg, group: Group, x: float, y: float, by_function: bool) -> 
         svg.add("rect", width=BOX[0], height=BOX[1], rx=7, class_="box", tip=tip)
         svg.add("text", fit(short, BOX[0] - 20), x=10, y=19, class_="bold")
         what = f"{group.tasks:,} tasks · " if by_function else ""
+        what = f"{group.items:,} items · " if group.items else what
         detail = fit(module, BOX[0] - 20 - 6 * len(what + spent), pixels=6)
         detail = f"{what}{spent}" + (f" · {detail}" if module else "")
         svg.add("text", detail, x=10, y=35, class_="dim small")
-        _draw_bar(svg, group.counts, 10, BOX[1] - 14, BOX[0] - 20)
+        _draw_bar(svg, group.shares, 10, BOX[1] - 14, BOX[0] - 20)
 
 
 def _draw_bar(svg: Svg, counts: Counter[TaskState], x: float, y: float, width: float) -> None:

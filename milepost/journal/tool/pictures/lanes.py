@@ -29,6 +29,7 @@ class Bar:
         ended_us: When it ended.
         outcome: How.
         error: Why it failed or was lost.
+        items: How many items of a map it stands for; 0 for a task that is none.
     """
 
     task: int
@@ -38,6 +39,7 @@ class Bar:
     ended_us: int
     outcome: Outcome
     error: str
+    items: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def read_lanes(entries: Iterable[Entry]) -> Lanes:
         for attempt in log.take(entry):
             last_us = max(last_us, attempt.ended_us)
             _add(lanes, attempt, last_us)
-    for attempt in log.under_way.values():
+    for attempt in (*log.under_way.values(), *log.items_under_way.values()):
         _add(lanes, attempt, last_us)
     return lanes
 
@@ -142,5 +144,6 @@ def _add(lanes: Lanes, attempt: Attempt, last_us: int) -> None:
         max(attempt.ended_us or last_us, started_us),
         attempt.outcome,
         attempt.error,
+        attempt.items,
     )
     lanes.bars[attempt.worker or NOBODY].append(bar)

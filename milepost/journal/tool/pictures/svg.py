@@ -11,10 +11,10 @@ from milepost.journal.tool.text import clean
 STYLE = """
 .mp{--ink:#1c2430;--dim:#5d6a7b;--line:#b4bdc9;--paper:#ffffff;--box:#f5f7fa;
 --COMMITTED:#2b9a66;--SCHEDULED:#2f7de1;--READY:#d09a0b;--WAITING:#a3adba;--FAILED:#d0353b;
---EXTENDED:#8457cf;--DROPPED:#d4d9e0;--LOST:#b0483a;--QUEUE:#c9d3df}
+--EXTENDED:#8457cf;--AWAITING:#c77fb8;--DROPPED:#d4d9e0;--LOST:#b0483a;--QUEUE:#c9d3df}
 @media (prefers-color-scheme:dark){.mp{--ink:#e6eaf0;--dim:#9aa7b8;--line:#5d6a7a;--paper:#14181e;
 --box:#1f262f;--COMMITTED:#3fb27f;--SCHEDULED:#559cf5;--READY:#e0b03a;--WAITING:#6d7887;
---FAILED:#f06a6e;--EXTENDED:#a582e6;--DROPPED:#3d4652;--LOST:#e08a70;--QUEUE:#39444f}}
+--FAILED:#f06a6e;--EXTENDED:#a582e6;--AWAITING:#dba0ce;--DROPPED:#3d4652;--LOST:#e08a70;--QUEUE:#39444f}}
 .mp text{font:12px system-ui,-apple-system,"Segoe UI",sans-serif;fill:var(--ink)}
 .mp .dim{fill:var(--dim)}.mp .small{font-size:11px}.mp .bold{font-weight:600}
 .mp .title{font-size:15px;font-weight:600}.mp .end{text-anchor:end}.mp .middle{text-anchor:middle}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from milepost.journal.attempts import Outcome
-from milepost.journal.tool.pictures.lanes import Bar, Lanes
+from milepost.journal.tool.pictures.lanes import NOBODY, Bar, Lanes
 from milepost.journal.tool.pictures.scale import Scale
 from milepost.journal.tool.pictures.svg import Svg, fit
 from milepost.journal.tool.text import show_span, show_time
@@ -93,7 +93,7 @@ def _busy(lanes: Lanes) -> Iterator[tuple[int, int]]:
 def _subtitle(lanes: Lanes) -> str:
     first, last = lanes.span
     count = sum(map(len, lanes.bars.values()))
-    workers = sum(1 for name in lanes.bars if ":" in name)
+    workers = len(lanes.bars.keys() - {NOBODY})
     when = f"from {show_time(first)} for {show_span(last - first)}"
     return f"{count:,} attempts on {workers} workers · {when}"
 
@@ -151,7 +151,8 @@ def _draw_lane(
         left, right = scale.x(bar.started_us), scale.x(bar.ended_us)
         queue_us = bar.started_us - bar.scheduled_us
         tip = (
-            f"{name_task(bar.task)}, attempt {bar.number}: {bar.outcome} after "
+            f"{name_task(bar.task)}{f', {bar.items:,} items' if bar.items else ''}, "
+            f"attempt {bar.number}: {bar.outcome} after "
             f"{show_span(bar.ended_us - bar.started_us)}, queued {show_span(queue_us)}"
             + (f" · {bar.error}" if bar.error else "")
         )

@@ -19,6 +19,10 @@ TOOLS = {
     "journal": ("events", "Print the events, verified and decoded."),
     "lineage": ("ancestry", "List the tasks that went into a result, the task itself first."),
     "ls": ("listing", "List the workflows, the newest first."),
+    "report": (
+        "reporting",
+        "Write a report: one page that works offline, with graph, timeline, tasks, errors, events.",
+    ),
     "show": ("workflow", "Show a workflow: status, tasks by state, owners, errors."),
     "state": ("past", "Rebuild the state after an event, or at a time."),
     "stats": (

@@ -57,7 +57,8 @@ class Attempt:
         epoch: The epoch of the owner that sent it.
         scheduled_us: When it was handed to a worker.
         started_us: When its function was called.
-        ended_us: When its function returned, or when the end was noticed.
+        ended_us: When its function returned, or when the end was noticed. If it was lost with its
+            owner: the last time that the journal tells before the next owner.
         worker: Who ran it, as ``node:process``; empty if the journal does not say.
         outcome: How it ended.
         error: Why it failed or was lost.
@@ -102,6 +103,7 @@ class AttemptLog:
         self.under_way: dict[int, Attempt] = {}
         self.items_under_way: dict[int, Attempt] = {}
         self._workers: dict[str, None] = {}
+        self._last_us = 0
         self._names: list[str] = []
 
     def take(self, entry: Entry) -> Iterator[Attempt]:
@@ -113,6 +115,10 @@ class AttemptLog:
         Yields:
             What it ended.
         """
+        yield from self._take(entry)
+        self._last_us = max(self._last_us, getattr(entry.event, "at_us", 0))
+
+    def _take(self, entry: Entry) -> Iterator[Attempt]:
         match entry.event:
             case TasksScheduled() as event:
                 self._begin(event, entry)
@@ -136,14 +142,12 @@ class AttemptLog:
                 for task in event.tasks:
                     yield self._end(task, Outcome.HANDED_BACK, entry.seq, 0, event.at_us)
             case OwnershipTaken() as event:
+                lost = (Outcome.LOST, entry.seq, 0, self._last_us, "")
+                reason = f"epoch {event.epoch} took over"
                 for task in list(self.under_way):
-                    reason = f"epoch {event.epoch} took over"
-                    yield self._end(task, Outcome.LOST, entry.seq, 0, event.at_us, "", reason)
+                    yield self._end(task, *lost, reason)
                 for number, begun in list(self.items_under_way.items()):
-                    reason = f"epoch {event.epoch} took over"
-                    yield self._end_items(
-                        begun.task, number, 0, Outcome.LOST, entry.seq, 0, event.at_us, "", reason
-                    )
+                    yield self._end_items(begun.task, number, 0, *lost, reason)
             case _:
                 yield from self._take_items(entry)
 
@@ -228,6 +232,8 @@ class AttemptLog:
 
     def _commit(self, event: TasksCommitted, seq: int) -> Iterator[Attempt]:
         worker = self._name(event.node)
+        ends = zip(event.started_us, event.durations_us, strict=False)
+        self._last_us = max(self._last_us, *map(sum, ends), 0)
         rows = zip(event.tasks, event.started_us, event.durations_us, strict=False)
         for task, started_us, duration_us in rows:
             times = (started_us, started_us + duration_us, worker)

@@ -51,8 +51,8 @@ class Figures:
         blob_bytes: How long they are together.
         outcomes: How many attempts ended in which way.
         retries: Attempts beyond the first of their task.
-        wasted_us: From the scheduling to the end of attempts that gave no value; an upper bound of
-            the work that was done in vain or twice.
+        wasted_us: From the scheduling of slices to the last attempt in each that gave no value; an
+            upper bound of the work that was done in vain or twice.
         run_us: How long functions ran, together.
         queue_us: How long tasks that ended waited at their workers, together.
         span_us: From the first scheduling to the last end of an attempt.
@@ -130,7 +130,8 @@ class _Tally:
         self._outcomes: Counter[str] = Counter()
         self._functions: dict[int, FunctionFigures] = {}
         self._slowest: list[tuple[int, int]] = []
-        self._wasted_us = self._run_us = self._queue_us = 0
+        self._wasted_us: dict[int, int] = {}  # by slice: its tasks run one after the other
+        self._run_us = self._queue_us = 0
         self._first_us, self._last_us = 2**63, 0
 
     def take(self, each: Attempt, state: State) -> None:
@@ -139,7 +140,8 @@ class _Tally:
             self._first_us = min(self._first_us, each.scheduled_us)
         self._last_us = max(self._last_us, each.ended_us)
         if each.outcome in (Outcome.FAILED, Outcome.LOST):
-            self._wasted_us += max(0, each.ended_us - each.scheduled_us)
+            before = self._wasted_us.get(each.slice, 0)
+            self._wasted_us[each.slice] = max(before, each.ended_us - each.scheduled_us)
         if not each.started_us:
             return
         self._run_us += each.run_us
@@ -159,11 +161,8 @@ class _Tally:
 
     def tell(self, found: Figures, state: State) -> None:
         found.outcomes = dict(sorted(self._outcomes.items()))
-        found.wasted_us, found.run_us, found.queue_us = (
-            self._wasted_us,
-            self._run_us,
-            self._queue_us,
-        )
+        found.wasted_us = sum(self._wasted_us.values())
+        found.run_us, found.queue_us = self._run_us, self._queue_us
         found.span_us = max(0, self._last_us - self._first_us)
         ordered = sorted(self._slowest, reverse=True)
         found.slowest = [(state.graph.task_id(task), run_us) for run_us, task in ordered]

@@ -15,7 +15,7 @@ from milepost.replay.state import State, TaskState
 TASKS_MAX = 40
 """So many tasks are drawn one by one."""
 
-LAYER_TASKS_MAX = 9
+LAYER_TASKS_MAX = 6
 """But no more of them side by side."""
 
 GROUPS_MAX = 60

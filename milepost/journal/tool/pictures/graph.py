@@ -19,6 +19,8 @@ MARGIN = 24
 TITLE = 56
 LEGEND = 36
 WIDTH_MIN = 420
+MODULE_PIXELS_MIN = 42
+"""With less room, the module of a function is not told; who points at the box sees it."""
 
 
 def draw_graph(state: State, fold: str = "auto") -> str:
@@ -71,10 +73,12 @@ def _draw_box(svg: Svg, group: Group, x: float, y: float, by_function: bool) -> 
     with svg.group(transform=f"translate({x:.1f} {y:.1f})"):
         svg.add("rect", width=BOX[0], height=BOX[1], rx=7, class_="box", tip=tip)
         svg.add("text", fit(short, BOX[0] - 20), x=10, y=19, class_="bold")
-        what = f"{group.tasks:,} tasks · " if by_function else ""
+        what = f"{group.tasks:,} task{'s' * (group.tasks != 1)} · " if by_function else ""
         what = f"{group.items:,} items · " if group.items else what
-        detail = fit(module, BOX[0] - 20 - 6 * len(what + spent), pixels=6)
-        detail = f"{what}{spent}" + (f" · {detail}" if module else "")
+        room = BOX[0] - 38 - 6 * len(what + spent)
+        detail = f"{what}{spent}"
+        if module and room >= MODULE_PIXELS_MIN:
+            detail += f" · {fit(module, room, pixels=6)}"
         svg.add("text", detail, x=10, y=35, class_="dim small")
         _draw_bar(svg, group.shares, 10, BOX[1] - 14, BOX[0] - 20)
 
@@ -136,9 +140,9 @@ def _curve(points: list[tuple[float, float]]) -> str:
 
 
 def _middle(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """Find where a count stands: by the end of the edge, where those of a node lie apart."""
+    """Find where a count stands: halfway to the next layer, where the edges of a node lie apart."""
     (x0, y0), (x1, y1) = points[:2]
-    return x0 + (x1 - x0) * 0.3, y0 + (y1 - y0) * 0.38
+    return (x0 + x1) / 2, (y0 + y1) / 2
 
 
 def _around(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,9 +24,14 @@ from campaign.strikes import STRIKES
 from milepost.journal import open_store
 
 
+TERMINATED = 143
+"""The exit code, as shells know it."""
+
+
 def main() -> int:
     """Run the command; returns its exit code."""
     given = _parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that clusters are stopped
     folder = Path(tempfile.mkdtemp(prefix="campaign-"))
     conditions = Conditions(
         folder=folder,
@@ -41,7 +47,7 @@ def main() -> int:
     began_s = time.monotonic()
     stuck = ""
     try:
-        leaks = Campaign(conditions, kinds, _say).play(given.kills)
+        leaks = Campaign(conditions, kinds, _say).play(given.kills, 60 * given.minutes)
     except StuckError as error:
         leaks, stuck = [], str(error)
     record = read_record(Reader(conditions.ledger).read(), open_store(conditions.storage))
@@ -65,6 +71,7 @@ def _say(text: str) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="campaign", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="how many strikes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="strike no longer")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="by default the time")
     parser.add_argument("--kinds", type=_parse_kinds, help=f"some of {', '.join(STRIKES)}")
     parser.add_argument("--nodes", type=int, default=1, help="nodes of a cluster beside the head")

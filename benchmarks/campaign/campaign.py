@@ -7,11 +7,14 @@ ledger.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 from campaign import ledger
+from campaign.leaks import find_leaks, find_lost_objects
 from campaign.ledger import BEGIN, Line, Reader
 from campaign.stage import Conditions, Stage, wait_until
 from campaign.strikes import STRIKES, NoTargetError, Replace
@@ -54,8 +57,12 @@ class Campaign:
         self._leaks: list[str] = []
         self._open_stages: dict[Stage, float] = {}  # until when it may live beside the present one
 
-    def play(self, kills: int) -> list[str]:
+    def play(self, kills: int, seconds_max: float) -> list[str]:
         """Strike so many times, then wait until everything that was begun has ended.
+
+        Args:
+            kills: How many times.
+            seconds_max: After so long there are no more strikes.
 
         Returns:
             What was left over that should not have been.
@@ -65,12 +72,17 @@ class Campaign:
         """
         try:
             self._stage = self._open()
+            deadline = time.monotonic() + seconds_max
             for number in range(1, kills + 1):
-                self._strike(number)
+                if time.monotonic() < deadline:
+                    self._strike(number)
             self._close(self._stage)
         finally:
             for stage in self._open_stages:
                 stage.stop()
+                self._leaks += [
+                    f"outlives its cluster: {each}" for each in stage.cluster.processes()
+                ]
         return self._leaks
 
     def _open(self) -> Stage:
@@ -182,6 +194,10 @@ class Campaign:
         self._say("      no more strikes; waiting until everything has ended")
         if not stage.finish():
             self._leaks.append(f"drivers still wait: {sorted(stage.living_drivers())}")
+            return
         for name, driver in stage.drivers.items():
-            if driver.returncode not in (0, None, -9):
+            if driver.returncode not in (0, -signal.SIGKILL):
                 self._leaks.append(f"driver {name} ended with {driver.returncode}")
+        self._catch_up()
+        self._leaks += find_lost_objects(self._lines)
+        self._leaks += find_leaks(stage, Path(self._conditions.storage))

@@ -31,6 +31,9 @@ PROBE_S = 0.2
 AGAIN_S = 0.5
 """Before a driver asks again for what nobody could tell it."""
 
+OBJECTS_S_MAX = 10.0
+"""How long a driver that has finished waits until Ray has noticed what nobody needs."""
+
 FORGET_LOST_S = 3.0
 """Before a driver asks again for what another cluster took over: that one may well have ended."""
 
@@ -230,7 +233,20 @@ def main(settings: Settings) -> None:
     milepost.init(storage=settings.storage, recover=settings.recover)
     ledger.write(settings.ledger, "connected", driver=settings.name)
     Driver(settings).run()
-    ledger.write(settings.ledger, "finished", driver=settings.name)
+    object_bytes = _await_no_objects()
+    ledger.write(settings.ledger, "finished", driver=settings.name, object_bytes=object_bytes)
+
+
+def _await_no_objects() -> float:
+    """Waits until Ray holds no objects any more, or long enough; returns how many bytes it has."""
+    there: Any = ray.cluster_resources  # Ray ships both untyped
+    free: Any = ray.available_resources
+    deadline = time.monotonic() + OBJECTS_S_MAX
+    while True:
+        used = float(there()["object_store_memory"] - free().get("object_store_memory", 0.0))
+        if not used or time.monotonic() > deadline:
+            return used
+        time.sleep(POLL_S)
 
 
 if __name__ == "__main__":

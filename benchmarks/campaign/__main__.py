@@ -23,7 +23,6 @@ from campaign.stage import Conditions
 from campaign.strikes import STRIKES
 from milepost.journal import open_store
 
-
 TERMINATED = 143
 """The exit code, as shells know it."""
 

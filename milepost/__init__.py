@@ -24,6 +24,7 @@ from milepost.replay.state import Status as WorkflowStatus
 
 if TYPE_CHECKING:
     from milepost.engine.api import (
+        EventListener,
         cancel,
         continuation,
         current,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         run,
         run_async,
         sleep,
+        wait_for_event,
     )
 
 CANCELED = WorkflowStatus.CANCELED
@@ -59,6 +61,7 @@ __all__ = [
     "RESUMABLE",
     "RUNNING",
     "SUCCESSFUL",
+    "EventListener",
     "WorkflowCancellationError",
     "WorkflowError",
     "WorkflowExecutionError",
@@ -83,23 +86,15 @@ __all__ = [
     "run",
     "run_async",
     "sleep",
+    "wait_for_event",
 ]
-
-
-_STILL_MISSING = frozenset(
-    {
-        "EventListener",
-        "wait_for_event",
-    }
-)
 
 
 def __getattr__(name: str) -> object:
     """Loads the engine, and Ray with it, when one of its functions is first used."""
     if name in __all__:
         return getattr(import_module("milepost.engine.api"), name)
-    hint = " yet (ray.workflow had it)" if name in _STILL_MISSING else ""
-    raise AttributeError(f"module 'milepost' has no attribute {name!r}{hint}")
+    raise AttributeError(f"module 'milepost' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -21,6 +21,7 @@ from milepost.engine.admission import Limits, check_limits
 from milepost.engine.compiler import compile_dag
 from milepost.engine.context import current, current_task
 from milepost.engine.environment import capture_environment
+from milepost.engine.listener import EventListener, wait_for_event
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.metadata import TaskTable
 from milepost.engine.options import options, pack_metadata
@@ -40,6 +41,7 @@ from milepost.journal import encode_workflow_id
 from milepost.replay.state import DURABILITIES, Status
 
 __all__ = [
+    "EventListener",
     "cancel",
     "continuation",
     "current",
@@ -59,6 +61,7 @@ __all__ = [
     "run",
     "run_async",
     "sleep",
+    "wait_for_event",
 ]
 
 

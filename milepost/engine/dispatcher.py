@@ -18,7 +18,7 @@ from milepost.engine.admission import Limits, Turn
 from milepost.engine.cluster import count_cpus, was_restarted
 from milepost.engine.hosting import Hosting
 from milepost.engine.inquiries import Inquiries
-from milepost.engine.messages import Submission, Verdict, WorkerReport
+from milepost.engine.messages import Listened, Submission, Verdict, WorkerReport
 from milepost.engine.metadata import TaskTable
 from milepost.engine.outputs import SealedOutput
 from milepost.engine.recovery import Candidate
@@ -156,6 +156,10 @@ class Dispatcher:
         """
         host = self._hosting.find_incarnation(workflow_id, incarnation)
         return [host.refs.load(self._storage, host.state, payload, node)] if host else []
+
+    async def take_listened(self, listened: Sequence[Listened]) -> list[bool]:
+        """Takes what listeners got; tells of each whether anybody here still wants it."""
+        return self._workers.take_listened(listened)
 
     async def watch(self) -> None:
         """Never returns: who waits for it learns when this process dies."""

@@ -63,7 +63,7 @@ def run_slice(order: SliceOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) 
     Yields:
         A :class:`WorkerReport`, then the Ray objects it announces; again until one is the last.
     """
-    yield from _SliceRun(order, refs, objects).report(_find_way_aside(order))
+    yield from SliceRun(order, refs, objects).report(_find_way_aside(order))
 
 
 Aside: TypeAlias = Callable[[WorkerReport], Callable[[], object]]
@@ -87,22 +87,30 @@ def _describe_worker() -> str:
     return f"{ray.get_runtime_context().get_node_id()[:12]}:{os.getpid()}"
 
 
-class _SliceRun:
-    """One slice being run. Also the source of stored values for its tasks."""
+class SliceRun:
+    """One slice being run. Also the source of stored values for its tasks.
+
+    Those who run listeners use its parts: they wait where this would hold a worker.
+
+    Attributes:
+        sink: Takes blobs and refs of this workflow.
+        worker: The name of this process, for journals.
+    """
 
     def __init__(
         self, order: SliceOrder, refs: list[ray.ObjectRef[Any]], objects: Sequence[Any]
     ) -> None:
         self._order = order
         self._refs = refs
-        self._sink = WorkerSink(order)
+        self.sink = WorkerSink(order)
         self._fresh = dict(enumerate(objects))
         self._made_refs: dict[int, ray.ObjectRef[Any]] = {}
         seated = {task.task for task in order.tasks}
         ridden = seated.intersection(node for task in order.tasks for node in task.inputs)
         self._awaited: dict[int, Payload | None] = dict.fromkeys(ridden)
         self._large: list[Any] = []
-        self._report = WorkerReport(node=_describe_worker())
+        self.worker = _describe_worker()
+        self._report = WorkerReport(node=self.worker)
         self._report_bytes = 0
         self._lock = threading.Lock()
         self._next = 0
@@ -112,6 +120,7 @@ class _SliceRun:
         self._told: list[Callable[[], object]] = []
 
     def report(self, aside: Aside | None = None) -> Iterator[Any]:
+        """Runs all tasks; yields what :func:`run_slice` does."""
         watch = None if aside is None else self._start_watch(aside)
         try:
             yield from self._run_all()
@@ -189,7 +198,7 @@ class _SliceRun:
         try:
             result = self._call(task)
             if isinstance(result, DAGNode):
-                fragment = compile_dag(result, self._sink)
+                fragment = compile_dag(result, self.sink)
                 spent_us = (time.perf_counter_ns() - clock) // 1000
                 continued = Continued(
                     task=task.task,
@@ -203,11 +212,11 @@ class _SliceRun:
                 return
             if task.catches:
                 result = (result, None)
-            payload = serialize(result, self._sink)
+            payload = serialize(result, self.sink)
         except BaseException as error:  # user code may raise anything
             if _ends_worker(error):
                 raise
-            raised = self._describe_failure(task, error)
+            raised = self.describe_failure(task, error)
             with self._lock:
                 self._report.raised.append(raised)
             return
@@ -239,29 +248,37 @@ class _SliceRun:
 
     def _call(self, task: SliceTask) -> Any:
         function = load_function(self._order.functions[task.function], self)
-        positional, keyword = unpack_template(
+        positional, keyword = self.open_arguments(task)
+        token = current_task.set(self.describe(task))
+        try:
+            return function(*positional, **keyword)
+        finally:
+            current_task.reset(token)
+
+    def open_arguments(self, task: SliceTask) -> tuple[list[Any], dict[str, Any]]:
+        """Returns the arguments of a task; may read from storage, and run what was pickled."""
+        return unpack_template(
             task.template, lambda kind, position: self._resolve(task, kind, position)
         )
-        context = TaskContext(
+
+    def describe(self, task: SliceTask) -> TaskContext:
+        """Returns what a task can know about itself."""
+        return TaskContext(
             workflow_id=self._order.workflow_id,
             incarnation=self._order.incarnation,
             task_id=task.task_id,
             attempt=task.attempt,
             epoch=self._order.epoch,
         )
-        token = current_task.set(context)
-        try:
-            return function(*positional, **keyword)
-        finally:
-            current_task.reset(token)
 
-    def _describe_failure(self, task: SliceTask, error: BaseException) -> Raised:
+    def describe_failure(self, task: SliceTask, error: BaseException) -> Raised:
+        """Returns what is reported of an attempt that raised."""
         frames = error.__traceback__
         for _ in range(2):  # the two frames of this module above the user's function
             frames = frames.tb_next if frames and frames.tb_next else frames
         text = "".join(traceback.format_exception(type(error), error, frames))
         try:
-            exception = serialize_opaque(error, self._sink)
+            exception = serialize_opaque(error, self.sink)
         except MilepostError:
             exception = None  # type, message and traceback must do
         return Raised(
@@ -319,7 +336,7 @@ class _SliceRun:
 
     def load_ref(self, payload: Payload) -> ray.ObjectRef[Any]:
         """Returns a ref to a stored value; the same one for the whole cluster."""
-        return self._sink.load_ref(payload, self)
+        return self.sink.load_ref(payload, self)
 
     def refer(self, position: int) -> ray.ObjectRef[Any]:
         """Only constants hold references to nodes."""
@@ -346,7 +363,7 @@ def _storable(text: str) -> str:
 class _ConstantSource:
     """Reads a constant: like its slice, and knows the nodes inside the constant."""
 
-    def __init__(self, run: _SliceRun, constant: Constant) -> None:
+    def __init__(self, run: SliceRun, constant: Constant) -> None:
         self._run = run
         self._constant = constant
 

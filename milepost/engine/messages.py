@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
-from milepost.replay.fragment import Constant, Fragment, Function
+from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
 from milepost.replay.inputs import Continued, Raised
 from milepost.replay.payload import Payload
 
@@ -94,6 +94,23 @@ class SliceOrder:
     retry_errors: Payload
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenOrder:
+    """Everything a listener needs to wait.
+
+    Attributes:
+        kind: "poll", or "notice" that its event is durable.
+        slice: The slice, whose only task it is.
+        refs: The inputs that are Ray objects, as the slice numbers them.
+        options: How the task is run; its event's notice likewise.
+    """
+
+    kind: str
+    slice: SliceOrder
+    refs: list[Any]
+    options: TaskOptions
+
+
 @dataclass(slots=True, kw_only=True)
 class WorkerReport:
     """What became of some tasks of a slice.
@@ -116,3 +133,22 @@ class WorkerReport:
     handed_back: list[tuple[int, int]] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
     last: bool = False
+
+
+ListenerKey: TypeAlias = tuple[str, int, int]
+"""Workflow, incarnation and task: the same for whoever sends a listener."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listened:
+    """What became of a listener, on its way to who sent it.
+
+    Attributes:
+        report: The only one of its slice.
+    """
+
+    key: ListenerKey
+    workflow_id: str
+    epoch: int
+    slice: int
+    report: WorkerReport

@@ -28,6 +28,11 @@ def dispatcher_name(store_id: str, index: int) -> str:
     return f"dispatcher-{store_id}-{index}"
 
 
+def listeners_name(uri: str, environment: str) -> str:
+    """Returns the name of the process in which a store's listeners of an environment wait."""
+    return f"listeners-{zlib.crc32(uri.encode()):08x}-{environment}"
+
+
 def route(workflow_id: str, dispatchers: int) -> int:
     """Returns which of so many dispatchers a workflow belongs to."""
     return zlib.crc32(workflow_id.encode()) % dispatchers

@@ -116,6 +116,12 @@ def make_label(given: dict[str, Any]) -> GivenOptions:
     return GivenOptions({_LABELS: {_LABEL: json.dumps(given)}})
 
 
+def read_label(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options of ours among those of a task, as :func:`make_label` took them."""
+    given: dict[str, Any] = json.loads((options.get(_LABELS) or {}).get(_LABEL, "{}"))
+    return given
+
+
 def _require_task_id(task_id: object) -> None:
     if not isinstance(task_id, str) or not task_id:
         raise InvalidOptionError(f"task_id must be text that is not empty, not {task_id!r}")
@@ -170,7 +176,7 @@ def pack_options(options: dict[str, Any], task: str, sink: Sink) -> PackedOption
             f"task {task} has num_returns={options['num_returns']!r}; a durable task has one "
             f"result (return a tuple)"
         )
-    given = json.loads((options.get(_LABELS) or {}).get(_LABEL, "{}"))
+    given = read_label(options)
     retries = options.get("max_retries")
     retries = MAX_RETRIES_DEFAULT if retries is None else retries
     try:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import ray
@@ -16,13 +16,16 @@ from milepost.engine.arguments import constant_positions
 from milepost.engine.environment import build_runtime_env
 from milepost.engine.executor import run_slice
 from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
-from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
+from milepost.engine.listener_host import ListenerHost
+from milepost.engine.listening import Listening
+from milepost.engine.messages import Listened, ListenOrder, SliceOrder, SliceTask, WorkerReport
+from milepost.engine.names import NAMESPACE, listeners_name
 from milepost.engine.parcels import write_parcels
 from milepost.engine.payloads import deserialize, load_here
 from milepost.engine.submissions import read_environment
 from milepost.journal import Store, map_blob
 from milepost.replay.decide import SLICE_TASKS_MAX, RunSlice
-from milepost.replay.fragment import Constant
+from milepost.replay.fragment import LISTENED, Constant
 from milepost.replay.payload import Payload
 from milepost.replay.state import State
 
@@ -30,6 +33,9 @@ SLICES_PER_CPU = 2
 """One runs, one waits at hand; more would only sit in Ray's queue."""
 
 SLICES_MIN = 4
+
+LISTENER_CALLS_MAX = 100_000
+"""Calls that may wait in a process of listeners: of events that they wait for themselves."""
 
 _remote_run = ray.remote(run_slice)
 _remote_run_once = ray.remote(max_calls=1)(run_slice)
@@ -45,6 +51,11 @@ class RayWorkers:
         self._store = store
         self._storage = storage
         self._mailboxes: dict[tuple[str, int, int], _Mailbox] = {}
+        self._listening = Listening(partial(_start_listeners, store.uri))
+
+    def take_listened(self, listened: Sequence[Listened]) -> list[bool]:
+        """Takes what listeners got; tells of each whether somebody here still wants it."""
+        return self._listening.take(listened)
 
     async def write_parcels(
         self, workflow_id: str, incarnation: int, parcels: Sequence[Any]
@@ -68,6 +79,10 @@ class RayWorkers:
         Raises:
             SliceLostError: If the worker died, or Ray could not start it.
         """
+        if host.state.graph.options[slice_.option].waits_for in LISTENED:
+            async for delivery in self._listen(host, slice_):
+                yield delivery
+            return
         try:
             generator = self._start(host, slice_)
         except (RayError, ValueError, TypeError) as error:  # Ray refuses the options
@@ -98,6 +113,19 @@ class RayWorkers:
             **options, num_returns="streaming", max_retries=0, retry_exceptions=False
         ).remote(order, list(refs.values()), *refs.values())
 
+    def _listen(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
+        options = host.state.graph.options[slice_.option]
+        refs: dict[int, Any] = {}
+        built = _build_order(host, slice_, self._storage, refs)
+        order = ListenOrder(
+            kind=options.waits_for,
+            slice=replace(built, dispatcher=_find_own_handle()),
+            refs=list(refs.values()),
+            options=options,
+        )
+        runtime_env = build_runtime_env(read_environment(host.state), None)
+        return self._listening.run(order, runtime_env)
+
     def _read_options(self, state: State, option: int) -> dict[str, Any]:
         source = _StoreSource(self._store, state.workflow_id, state.incarnation)
         options = dict(deserialize(state.graph.options[option].ray, source))
@@ -105,6 +133,23 @@ class RayWorkers:
         if runtime_env is not None:
             options["runtime_env"] = runtime_env
         return options
+
+
+def _start_listeners(uri: str, name: str, runtime_env: dict[str, Any] | None) -> Any:
+    return (
+        ray.remote(ListenerHost)
+        .options(
+            name=listeners_name(uri, name),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_concurrency=LISTENER_CALLS_MAX,
+            enable_task_events=False,
+            runtime_env=runtime_env,
+        )
+        .remote()
+    )
 
 
 _Mailbox: TypeAlias = "asyncio.Queue[Delivery | SliceLostError | None]"

@@ -43,7 +43,7 @@ def test_while_a_task_runs_long_the_others_are_reported_or_handed_back(
 
     monkeypatch.setattr(executor, "load_function", lambda function, source: run)
     order = bench.order(gather(*[task(lambda: None).bind() for _ in range(5)]), tuple(range(5)))
-    (last,) = executor._SliceRun(order, [], ()).report(tell)
+    (last,) = executor.SliceRun(order, [], ()).report(tell)
     *ran, aside, arrived = happened
     assert (ran, arrived) == (["ran"] * 2, "arrived"), "what was handed back ran all the same"
     assert (aside.tasks, aside.handed_back, aside.last) == ([0, 1], [(3, 2), (4, 2)], False)

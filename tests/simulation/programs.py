@@ -19,11 +19,23 @@ from milepost.replay.fragment import Fragment, Function, TaskOptions
 from milepost.replay.payload import Encoding, Payload, inline
 
 Kind: TypeAlias = Literal[
-    "plain", "large", "flaky", "broken", "hopeless", "extending", "sleeping", "choosing"
+    "plain",
+    "large",
+    "flaky",
+    "broken",
+    "hopeless",
+    "extending",
+    "sleeping",
+    "choosing",
+    "polling",
+    "noticing",
 ]
 
 WAITS: dict[Kind, str] = {"sleeping": "time", "choosing": "tasks"}
 """The kinds that no worker runs, and what they wait for."""
+
+SPECIAL: dict[Kind, str] = {**WAITS, "polling": "poll", "noticing": "notice"}
+"""All kinds that have a scheduling class of their own."""
 
 MODULUS = 1_000_003
 
@@ -68,7 +80,8 @@ class Node:
         kind: "plain"; "large", whose value is stored as a blob; "flaky", which raises ``fails``
             times; "broken", which raises until somebody mends it; "hopeless", which always raises;
             "extending", which returns ``body`` as a continuation; "sleeping" for as long as
-            ``arguments`` say; "choosing", which waits for so many of its inputs.
+            ``arguments`` say; "choosing", which waits for so many of its inputs; "polling", a
+            listener, whose ``body`` is "noticing" that its event is durable.
         own: What it adds to its inputs.
         option: Its scheduling class, an index of ``OPTIONS``.
     """
@@ -85,7 +98,7 @@ class Node:
     @property
     def catches(self) -> bool:
         """Whether no failure goes beyond it."""
-        return self.kind not in WAITS and OPTIONS[self.option][1]
+        return self.kind not in SPECIAL and OPTIONS[self.option][1]
 
 
 class HopelessError(Exception):
@@ -129,7 +142,7 @@ class Program:
             return None
         if node.kind == "broken" and node.name not in self.mended:
             return None
-        if node.kind == "extending":
+        if node.body:
             return make_fragment(node.body)
         return combine(node, inputs)
 
@@ -154,7 +167,7 @@ def _evaluate(nodes: Sequence[Node], values: dict[str, int]) -> int:
 def _evaluate_node(nodes: Sequence[Node], node: Node, values: dict[str, int]) -> int:
     if node.kind == "hopeless":
         raise HopelessError
-    if node.kind == "extending":
+    if node.body:
         return _evaluate(node.body, values)
     if node.kind in WAITS:
         return WAITED
@@ -180,7 +193,7 @@ def make_fragment(nodes: Sequence[Node]) -> Fragment:
         )
         for number, (retries, catches) in enumerate(OPTIONS)
     )
-    waiting = tuple(replace(options[0], waits_for=what) for what in WAITS.values())
+    waiting = tuple(replace(options[0], waits_for=what) for what in SPECIAL.values())
     called = [msgpack.packb([node.arguments, {}]) for node in nodes]
     templates = tuple(dict.fromkeys(called))
     return Fragment(
@@ -198,7 +211,8 @@ def make_fragment(nodes: Sequence[Node]) -> Fragment:
 
 
 def _find_option(node: Node) -> int:
-    return len(OPTIONS) + list(WAITS).index(node.kind) if node.kind in WAITS else node.option
+    special = list(SPECIAL)
+    return len(OPTIONS) + special.index(node.kind) if node.kind in special else node.option
 
 
 def draw_program(random: Random) -> Program:
@@ -222,7 +236,7 @@ def _draw_nodes(random: Random, prefix: str, depth: int, caught: bool = False) -
     return tuple(nodes)
 
 
-SURE: tuple[Kind, ...] = ("plain", "large", "flaky", "sleeping", "choosing")
+SURE: tuple[Kind, ...] = ("plain", "large", "flaky", "sleeping", "choosing", "polling")
 
 
 def _draw_choosing(random: Random, node: Node) -> Node:
@@ -258,9 +272,9 @@ def _draw_node(
     """Draws a node; where failures are caught, none may depend on luck or on being mended."""
     kinds: tuple[Kind, ...] = (
         *("plain", "large", "flaky", "broken", "hopeless", "extending"),
-        "sleeping",
+        *("sleeping", "polling"),
     )
-    (kind,) = random.choices(kinds, weights=(12, 2, 2, 0 if caught else 1, 1, 4 * depth, 1))
+    (kind,) = random.choices(kinds, weights=(12, 2, 2, 0 if caught else 1, 1, 4 * depth, 1, 1))
     option = _draw_option(random, kind, caught)
     inside = caught or OPTIONS[option][1]
     return Node(
@@ -270,9 +284,21 @@ def _draw_node(
         inputs=inputs,
         option=option,
         fails=random.randint(1, 2) if kind == "flaky" else 0,
-        body=_draw_nodes(random, name, depth - 1, inside) if kind == "extending" else (),
+        body=_draw_body(random, name, kind, depth - 1, inside),
         arguments=(random.choice((0.0, 0.3, 3.0, 40.0)),) if kind == "sleeping" else (),
     )
+
+
+def _draw_body(random: Random, name: str, kind: Kind, depth: int, caught: bool) -> tuple[Node, ...]:
+    """Draws what a task returns instead of a value, if it does."""
+    match kind:
+        case "extending":
+            return _draw_nodes(random, name, depth, caught)
+        case "polling":
+            own = random.randrange(MODULUS)
+            return (Node(name=f"{name}.told", kind="noticing", own=own, inputs=(), option=0),)
+        case _:
+            return ()
 
 
 def _draw_option(random: Random, kind: Kind, caught: bool) -> int:

@@ -151,6 +151,9 @@ class Record:
         task_id = state.graph.task_id(task)
         self._world.note(state.workflow_id, "runs", task_id, attempt, "epoch", state.epoch)
         life = self.lives.get((state.workflow_id, state.incarnation))
+        if self.program_of(host).node(task_id).kind == "noticing":
+            durable = life is not None and life.state.graph.find(task_id) is not None
+            self._require(durable, f"{task_id}: told of an event that is not durable")
         committed = None if life is None else life.committed.get(task)
         if committed is not None:
             self._require(

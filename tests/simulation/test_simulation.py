@@ -26,6 +26,7 @@ from milepost.errors import LostOwnershipError
 from milepost.journal import claim, states, writer
 from milepost.journal.claim import claim_epoch
 from milepost.journal.reader import JournalWalk
+from milepost.replay.decide import RunSlice
 from play import play
 
 decide = import_module("milepost.replay.decide")
@@ -136,6 +137,9 @@ GUARDS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         decide, "_drop_settled", lambda state, report, outstanding: report
     ),
     "no more run than may": lambda: patch.object(Admission, "_has_room", lambda self: True),
+    "a listener is told of what is durable": lambda: patch.object(
+        decide, "RunSlice", lambda **given: RunSlice(**{**given, "sync_first": False})
+    ),
     "attempts of former owners are lost": lambda: patch.object(fold, "_make_ready", never),
 }
 

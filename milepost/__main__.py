@@ -11,6 +11,11 @@ import click
 from milepost.errors import MilepostError
 
 TOOLS = {
+    "bundle": ("bundling", "Copy a workflow into one file, with a manifest and how to verify it."),
+    "export": (
+        "exporting",
+        "Write a workflow as Parquet, Arrow, JSON lines, a Chrome trace, or an OTLP trace.",
+    ),
     "graph": (
         "drawing",
         "Draw the graph as SVG, Mermaid or DOT, states as colours, one node per function.",
@@ -24,6 +29,7 @@ TOOLS = {
         "Write a report: one page that works offline, with graph, timeline, tasks, errors, events.",
     ),
     "show": ("workflow", "Show a workflow: status, tasks by state, owners, errors."),
+    "sql": ("sql", "Ask about events, tasks, attempts and workflows, as tables, in SQL."),
     "state": ("past", "Rebuild the state after an event, or at a time."),
     "stats": (
         "statistics",

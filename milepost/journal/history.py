@@ -9,16 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from milepost.errors import CorruptJournalError, IllegalEventError
 from milepost.journal.frame import Frame
-from milepost.journal.opening import open_store
 from milepost.journal.reader import read_journal
 from milepost.journal.store import Store
 from milepost.replay.codec import EventFormatError, decode_all
 from milepost.replay.events import Event
 from milepost.replay.fold import apply
 from milepost.replay.state import State
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from milepost.journal.head import Head
+    from milepost.journal.verify import Verification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,41 @@ class History:
             apply_entry(state, entry)
         return state
 
+    def verify(self, *, deep: bool = False, noted: Head | None = None) -> Verification:
+        """Check everything stored of the workflow.
+
+        Args:
+            deep: Read and hash every blob, too.
+            noted: A head noted earlier that the journal must go on from.
+
+        Returns:
+            What was found.
+
+        Raises:
+            WorkflowNotFoundError: If nothing at all is stored of it.
+            StorageUnavailableError: If the storage fails.
+        """
+        from milepost.journal.verify import verify  # it reads histories, too
+
+        return verify(self.store, self.workflow_id, deep=deep, noted=noted)
+
+    def to_arrow(self, what: str = "events", *, redact: bool = False) -> pyarrow.RecordBatchReader:
+        """Read the workflow as an Arrow table, a batch at a time.
+
+        Args:
+            what: ``events``, ``tasks`` or ``attempts``.
+            redact: Whether to leave out what payloads and error texts contain.
+
+        Returns:
+            The rows; errors come while they are read.
+
+        Raises:
+            UsageError: If there is no such table.
+        """
+        from milepost.journal.tables import open_table  # it reads histories, too
+
+        return open_table(self, what, redact=redact)
+
 
 def decode_frame(frame: Frame) -> Iterator[Entry]:
     """Decode the events of a frame.
@@ -138,7 +179,7 @@ def open_history(uri: str | os.PathLike[str], workflow_id: str) -> History:
     """Open a workflow's history for reading; the store is never made or changed.
 
     Args:
-        uri: The store.
+        uri: The store, or the path of a bundle.
         workflow_id: The workflow.
 
     Returns:
@@ -150,4 +191,6 @@ def open_history(uri: str | os.PathLike[str], workflow_id: str) -> History:
         UnsupportedFormatError: If a newer Milepost made the store.
         StorageUnavailableError: If the storage fails.
     """
-    return History(open_store(uri, create=False), workflow_id)
+    from milepost.journal.bundle import open_to_look  # it reads histories, too
+
+    return History(open_to_look(uri), workflow_id)

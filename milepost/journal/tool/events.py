@@ -10,8 +10,8 @@ import click
 
 from milepost.errors import TaskNotFoundError
 from milepost.journal.history import Entry, History, apply_entry
+from milepost.journal.plain import to_plain
 from milepost.journal.tool.place import chosen_history
-from milepost.journal.tool.plain import to_plain
 from milepost.journal.tool.text import clean, print_json, terminal_columns
 from milepost.replay.state import State
 

@@ -18,9 +18,9 @@ from milepost.errors import (
     UsageError,
     WorkflowNotFoundError,
 )
+from milepost.journal.bundle import open_to_look
 from milepost.journal.catalog import list_workflows
 from milepost.journal.history import History
-from milepost.journal.opening import open_store
 from milepost.journal.store import Store
 from milepost.journal.tool.text import clean
 
@@ -81,7 +81,7 @@ def chosen_store(context: click.Context) -> Store:
     storage = context.find_root().params.get("storage")
     if not storage:
         raise click.UsageError("name the store: milepost --storage URI ..., or MILEPOST_STORAGE")
-    return open_store(storage, create=False)
+    return open_to_look(storage)
 
 
 def chosen_history(context: click.Context, workflow_id: str) -> History:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
-from milepost.errors import WorkflowNotFoundError
+from milepost.errors import AlteredJournalError, WorkflowNotFoundError
+from milepost.journal.bundle import BundleStore, check_manifest, is_bundle
 from milepost.journal.head import Head
+from milepost.journal.layout import blobs_folder
 from milepost.journal.store import Store
 from milepost.journal.tool.chain_head import read_noted
 from milepost.journal.tool.place import chosen_store, describe_missing, refuse
 from milepost.journal.tool.text import clean, print_json
-from milepost.journal.verify import Kind, Verification, verify, verify_all
+from milepost.journal.verify import Finding, Kind, Verification, verify, verify_all
 
 EXIT_DAMAGED = 3
 EXIT_ORPHANS = 5
@@ -38,7 +40,7 @@ EXIT_CODES = (
 
 
 @click.command("verify")
-@click.argument("workflow_id", required=False)
+@click.argument("workflow_id", metavar="[ID|BUNDLE]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every workflow in the store.")
 @click.option("--deep", is_flag=True, help="Read and hash every blob, too.")
 @click.option("--head", metavar="HEAD", help="That it goes on from this noted head or file.")
@@ -70,16 +72,19 @@ def command(
     nothing accounts for; 6 written by a newer Milepost and otherwise without fault. Torn ends and
     what fenced owners left are shown, and are no faults; with --strict, 9 tells of a torn end.
     """
+    if workflow_id is not None and is_bundle(workflow_id):
+        found = _verify_bundle(Path(workflow_id), deep, head, key)
+        context.exit(_report([found], quiet, strict, as_json))
     if everything == (workflow_id is not None) or (everything and head):
         raise click.UsageError("name one workflow, or give --all without --head")
     noted = read_noted(head, key, workflow_id or "", "--head") if head else None
     store = chosen_store(context)
-    found = (
+    verified = (
         verify_all(store, deep=deep)
         if workflow_id is None
         else _verify_one(store, workflow_id, deep, noted)
     )
-    context.exit(_report(found, quiet, strict, as_json))
+    context.exit(_report(verified, quiet, strict, as_json))
 
 
 def _verify_one(
@@ -89,6 +94,30 @@ def _verify_one(
         return [verify(store, workflow_id, deep=deep, noted=noted)]
     except WorkflowNotFoundError as error:
         raise refuse(error, describe_missing(store, workflow_id)) from error
+
+
+def _verify_bundle(path: Path, deep: bool, head: str | None, key: Path | None) -> Verification:
+    """Check a bundle: every object by its manifest, and the workflow in it."""
+    bundle = BundleStore(path)
+    manifest = bundle.manifest
+    noted = read_noted(head, key, manifest.workflow_id, "--head") if head else manifest.head
+    found = verify(bundle, manifest.workflow_id, deep=deep, noted=noted)
+    differing = [
+        Finding(
+            kind=Kind.ALTERED if isinstance(each, AlteredJournalError) else Kind.DAMAGE,
+            key=each.file,
+            offset=each.offset,
+            reason=each.reason,
+        )
+        for each in check_manifest(bundle)
+    ]
+    blobs = blobs_folder(manifest.workflow_id)
+    kept = [
+        each
+        for each in found.findings
+        if manifest.has_blobs or each.kind is not Kind.MISSING or not each.key.startswith(blobs)
+    ]
+    return replace(found, findings=(*differing, *kept))
 
 
 def _report(found: Iterable[Verification], quiet: bool, strict: bool, as_json: bool) -> int:

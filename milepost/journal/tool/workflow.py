@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from milepost.journal.history import apply_entry
+from milepost.journal.plain import to_plain
 from milepost.journal.summary import summarize
 from milepost.journal.tool.listing import describe_unsettled
 from milepost.journal.tool.place import chosen_history
-from milepost.journal.tool.plain import to_plain
 from milepost.journal.tool.text import clean, paint, print_json, show_time
 from milepost.replay.events import OwnershipTaken
 from milepost.replay.state import State, TaskState

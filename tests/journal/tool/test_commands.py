@@ -21,9 +21,9 @@ from milepost.__main__ import TOOLS, main
 from milepost.errors import CorruptJournalError, StorageUnavailableError, UnsupportedFormatError
 from milepost.journal import load_state, open_history, open_store, take_ownership
 from milepost.journal.lease import Lease
+from milepost.journal.plain import to_plain
 from milepost.journal.tool.ancestry import find_upstream
 from milepost.journal.tool.place import exit_code
-from milepost.journal.tool.plain import to_plain
 from milepost.journal.tool.text import clean
 from milepost.journal.tool.waiting import explain
 from milepost.replay.codec import encode

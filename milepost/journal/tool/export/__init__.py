@@ -1,0 +1,1 @@
+"""A workflow in forms that other tools read. Everything is written as it is read."""

@@ -33,7 +33,8 @@ def open_whole(output: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name only when all of it is written.
 
     Args:
-        output: The file; one that is there is replaced.
+        output: The file; one that is there is replaced. A device or a pipe is not: it is refused,
+            for a file in its place would break whoever else uses it.
 
     Yields:
         Where to write.
@@ -41,6 +42,8 @@ def open_whole(output: Path) -> Iterator[IO[bytes]]:
     Raises:
         click.ClickException: If it cannot be written.
     """
+    if output.exists() and not output.is_file():
+        raise click.ClickException(f"cannot write {output}: it is there and is not a file")
     draft = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         try:

@@ -64,17 +64,25 @@ def test_what_is_shown_is_what_the_journal_gives(story: str) -> None:
 
 @every_story
 @pytest.mark.parametrize("command", sorted(TOOLS))
-def test_looking_changes_nothing_and_people_are_told_too(story: str, command: str) -> None:
+def test_looking_changes_nothing_and_people_are_told_too(
+    story: str, command: str, tmp_path: Path
+) -> None:
     before = contents_of(GOLDEN / story)
-    done = run(GOLDEN / story, command, *arguments_of(story, command))
+    done = run(GOLDEN / story, command, *arguments_of(story, command, tmp_path))
     assert done.exit_code == 0, done.output
     assert done.stdout
     assert all(line.isprintable() for line in done.stdout.splitlines())
     assert contents_of(GOLDEN / story) == before
 
 
-def arguments_of(story: str, command: str) -> list[str]:
-    more = {"ls": [], "sql": ["select count(*) from workflows"], "report": [ID, "-o", "-"]}
+def arguments_of(story: str, command: str, scratch: Path) -> list[str]:
+    more = {
+        "bundle": [ID, "-o", str(scratch / "b.tar")],
+        "export": [ID, "--to", "jsonl"],
+        "ls": [],
+        "report": [ID, "-o", "-"],
+        "sql": ["select count(*) from workflows"],
+    }
     if command != "lineage":
         return more.get(command, [ID])
     return [ID, lines(GOLDEN / story, "tasks", ID)[0]["task"]]

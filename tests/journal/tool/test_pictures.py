@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import xml.etree.ElementTree as ET
@@ -222,6 +223,15 @@ def test_a_picture_is_written_whole_or_printed(tmp_path: Path) -> None:
         "graph.svg",
         "timeline.svg",
     ]
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for target in (pipe, tmp_path):
+        assert run("graph", "golden/é", "--to", "svg", "-o", target).exit_code != 0
+    assert pipe.is_fifo()
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_attempts_are_told_as_json() -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         sleep,
         wait_for_event,
     )
+    from milepost.engine.retry import Retry
 
 CANCELED = WorkflowStatus.CANCELED
 FAILED = WorkflowStatus.FAILED
@@ -62,6 +63,7 @@ __all__ = [
     "RUNNING",
     "SUCCESSFUL",
     "EventListener",
+    "Retry",
     "WorkflowCancellationError",
     "WorkflowError",
     "WorkflowExecutionError",

@@ -28,6 +28,7 @@ from milepost.engine.options import options, pack_metadata
 from milepost.engine.parcels import ParcelCollector
 from milepost.engine.plain import execute
 from milepost.engine.recovery import Recovered
+from milepost.engine.retry import Retry
 from milepost.engine.session import Session, connect
 from milepost.engine.waiting import sleep
 from milepost.errors import (
@@ -42,6 +43,7 @@ from milepost.replay.state import DURABILITIES, Status
 
 __all__ = [
     "EventListener",
+    "Retry",
     "cancel",
     "continuation",
     "current",

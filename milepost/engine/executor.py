@@ -122,6 +122,8 @@ class SliceRun:
     def report(self, aside: Aside | None = None) -> Iterator[Any]:
         """Runs all tasks; yields what :func:`run_slice` does."""
         watch = None if aside is None else self._start_watch(aside)
+        if self._order.timed:
+            yield WorkerReport(node=self._report.node, began=True)
         try:
             yield from self._run_all()
         finally:

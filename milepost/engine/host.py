@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Protocol
 
 from milepost.engine.alarm import Alarm
@@ -19,6 +20,7 @@ from milepost.engine.costs import CostTable
 from milepost.engine.messages import WorkerReport
 from milepost.engine.objects import ObjectTable
 from milepost.engine.references import RefTable
+from milepost.engine.timing import TimeLimits
 from milepost.errors import (
     EngineUnavailableError,
     LostOwnershipError,
@@ -30,6 +32,7 @@ from milepost.replay.codec import encode
 from milepost.replay.decide import CancelSlices, Decision, Effect, Finish, RunSlice, decide
 from milepost.replay.events import (
     Event,
+    RetriesDue,
     TasksScheduled,
     WaitsBegan,
     WaitsEnded,
@@ -63,11 +66,16 @@ BACKLOG_BYTES_MAX = 32 * 2**20
 the workers holds the workers back; their results do not pile up in memory."""
 
 
-_ABOUT_WAITING = (WaitsBegan, WaitsEnded)
+_ABOUT_WAITING = (WaitsBegan, WaitsEnded, RetriesDue)
 
 
 class SliceLostError(Exception):
-    """The worker of a slice died or never came to be."""
+    """The worker of a slice died or never came to be; ``kind`` as errors of tasks name it."""
+
+    def __init__(self, reason: str, kind: str = "crash") -> None:
+        super().__init__(reason, kind)
+        self.reason = reason
+        self.kind = kind
 
 
 class Workers(Protocol):
@@ -138,6 +146,7 @@ class WorkflowHost:
         self._lazy_wake: asyncio.TimerHandle | None = None
         self._running: dict[int, asyncio.Task[None]] = {}
         self._watchers: list[asyncio.Future[None]] = []
+        self._time_limits = TimeLimits()
         self._alarm = Alarm(now_us, self._feed_work)
         self._flusher: asyncio.Task[None] | None = None
 
@@ -414,32 +423,59 @@ class WorkflowHost:
 
     async def _run_slice(self, slice_: RunSlice) -> None:
         try:
-            reason = await self._follow_slice(slice_)
+            reason, kind = await self._follow_slice(slice_)
             self._running.pop(slice_.slice, None)
             if slice_.slice in self.state.slices:  # it has tasks that nobody will report
                 self.objects.forget_inputs(self.state, slice_.tasks)
                 self._feed(
                     SliceLost(
-                        slice=slice_.slice, epoch=slice_.epoch, reason=reason, at_us=self._now_us()
+                        slice=slice_.slice,
+                        epoch=slice_.epoch,
+                        reason=reason,
+                        at_us=self._now_us(),
+                        kind=kind,
                     )
                 )
             self._feed_work()
         except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
             self._stop(error)
+        finally:
+            self._time_limits.stop(slice_.slice)
         self._wake.set()
 
-    async def _follow_slice(self, slice_: RunSlice) -> str:
-        """Takes the reports of a slice; returns why what it did not report is lost."""
+    async def _follow_slice(self, slice_: RunSlice) -> tuple[str, str]:
+        """Takes the reports of a slice; returns why what it did not report is lost, and a kind."""
         last = False
         try:
             async for report, objects in self._workers.run(self, slice_):
                 last = report.last
                 self._take_report(slice_, report, objects)
         except SliceLostError as error:
-            return str(error) or "its worker died"
-        return "its worker left tasks out" if last else "its worker stopped without a last report"
+            return error.reason or "its worker died", error.kind
+        reason = "left tasks out" if last else "stopped without a last report"
+        return f"its worker {reason}", "crash"
+
+    def _time_out(self, slice_: RunSlice, limit_us: int) -> None:
+        """Ends a slice whose task runs longer than it may, and goes on."""
+        late = SliceLost(
+            slice=slice_.slice,
+            epoch=slice_.epoch,
+            reason=f"it ran longer than its time limit of {limit_us / 1e6:g} s",
+            at_us=self._now_us(),
+            kind="timeout",
+        )
+        try:
+            self._feed(late)
+            self._feed_work()
+        except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
+            self._stop(error)
 
     def _take_report(self, slice_: RunSlice, report: WorkerReport, objects: dict[int, Any]) -> None:
+        if report.began:
+            limit_us = self.state.graph.options[slice_.option].timeout_us
+            late = partial(self._time_out, slice_, limit_us)
+            self._time_limits.start(slice_.slice, limit_us, late)
+            return
         self._costs.add(self.state, report)
         self._backlog_bytes += sum(len(payload.data) for payload in report.payloads)
         self._feed(
@@ -473,6 +509,7 @@ class WorkflowHost:
         self.stopped = self.stopped or error
         self._deferred.clear()
         self._alarm.stop()
+        self._time_limits.stop_all()
         for task in self._running.values():
             task.cancel()
         self._wake.set()

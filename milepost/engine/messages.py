@@ -78,6 +78,7 @@ class SliceOrder:
         values: The values of inputs that are stored inline or as blobs, by node.
         refs: For inputs that are Ray objects, by node, their place among the refs sent along.
         retry_errors: Which exceptions are worth another attempt, as in the task options.
+        timed: Whether the owner has to know when the worker begins.
     """
 
     storage: str = field(repr=False)
@@ -92,6 +93,7 @@ class SliceOrder:
     values: dict[int, Payload]
     refs: dict[int, int]
     retry_errors: Payload
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,7 @@ class WorkerReport:
         handed_back: Tasks that were not started and never will be, with their attempts.
         objects: Tasks whose values the worker sends as Ray objects right behind this report, in
             this order.
+        began: Whether this tells no more than that the worker has begun.
         last: Whether the slice is over.
     """
 
@@ -132,6 +135,7 @@ class WorkerReport:
     continued: list[Continued] = field(default_factory=list)
     handed_back: list[tuple[int, int]] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
+    began: bool = False
     last: bool = False
 
 

@@ -25,6 +25,7 @@ from milepost.replay.state import Status as WorkflowStatus
 if TYPE_CHECKING:
     from milepost.engine.api import (
         EventListener,
+        MapResult,
         cancel,
         continuation,
         current,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         init,
         list_all,
         list_tasks,
+        map,
         options,
         recover,
         resume,
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
         sleep,
         wait_for_event,
     )
-    from milepost.engine.retry import Retry
 
 CANCELED = WorkflowStatus.CANCELED
 FAILED = WorkflowStatus.FAILED
@@ -63,7 +64,7 @@ __all__ = [
     "RUNNING",
     "SUCCESSFUL",
     "EventListener",
-    "Retry",
+    "MapResult",
     "WorkflowCancellationError",
     "WorkflowError",
     "WorkflowExecutionError",
@@ -80,6 +81,7 @@ __all__ = [
     "init",
     "list_all",
     "list_tasks",
+    "map",
     "options",
     "recover",
     "resume",

@@ -13,11 +13,6 @@ import milepost
 from milepost import WorkflowStatus, errors, exceptions
 
 SIGNATURES = {
-    "Retry": (
-        "(*, max_attempts: 'int | None' = 3, delay_s: 'float' = 1.0, backoff: 'float' = 2.0, "
-        "max_delay_s: 'float' = 300.0, jitter: 'float' = 0.1, "
-        "on: 'Sequence[ExceptionType] | None' = None) -> None"
-    ),
     "cancel": "(workflow_id: 'str') -> 'None'",
     "continuation": "(dag: 'Any') -> 'Any'",
     "current": "() -> 'TaskContext'",
@@ -38,10 +33,13 @@ SIGNATURES = {
         " -> 'list[tuple[str, Status]]'"
     ),
     "list_tasks": "(workflow_id: 'str') -> 'list[dict[str, Any]]'",
+    "map": (
+        "(function: 'Any', items: 'Any', /, *, chunk_size: 'int | None' = None, **shared: 'Any')"
+        " -> 'MapNode'"
+    ),
     "options": (
         "(*, task_id: 'str | None' = None, metadata: 'dict[str, Any] | None' = None, "
         "catch_exceptions: 'bool | None' = None, checkpoint: 'bool | None' = None, "
-        "retry: 'Retry | None' = None, timeout_s: 'float | None' = None, "
         "**unknown: 'Any') -> 'GivenOptions'"
     ),
     "recover": "(force: 'Sequence[str]' = ()) -> 'list[Recovered]'",
@@ -64,7 +62,7 @@ SIGNATURES = {
     ),
 }
 
-CLASSES = ["EventListener"]
+CLASSES = ["EventListener", "MapResult"]
 
 ERRORS_AT_HAND = ["WorkflowCancellationError", "WorkflowError", "WorkflowExecutionError"]
 
@@ -97,9 +95,8 @@ ERRORS = {
         "IllegalEventError": {},
         "LostOwnershipError": {},
         "StorageUnavailableError": {},
-        "TaskCrashedError": {"NodeLostError": {}, "TaskOutOfMemoryError": {}},
+        "TaskCrashedError": {},
         "TaskRaisedError": {},
-        "TaskTimeoutError": {},
         "TooManyWorkflowsError": {},
         "UnsupportedFormatError": {},
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from milepost.engine.host import WorkflowHost
 from milepost.engine.outputs import describe_failure
 from milepost.errors import OutputNotAvailableError, TaskNotFoundError, WorkflowCancellationError
+from milepost.replay.expanding import expand
 from milepost.replay.payload import Payload
 from milepost.replay.state import State, Status
 
@@ -69,10 +70,9 @@ def see_from_outside(status: Status) -> Status:
 
 
 def _find_output(state: State, task_id: str | None) -> Payload | None:
-    if task_id is None:
-        return state.result
-    task = state.graph.find(task_id)
-    return None if task is None else state.results[task]
+    task = state.root if task_id is None else state.graph.find(task_id)
+    payload = state.results[task] if task is not None and state.results else None
+    return None if payload is None else expand(state, payload)
 
 
 def _may_come(host: WorkflowHost, task_id: str | None) -> bool:

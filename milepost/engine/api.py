@@ -22,13 +22,15 @@ from milepost.engine.compiler import compile_dag
 from milepost.engine.context import current, current_task
 from milepost.engine.environment import capture_environment
 from milepost.engine.listener import EventListener, wait_for_event
+from milepost.engine.mapped import MapResult
+from milepost.engine.mapping import map
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.metadata import TaskTable
 from milepost.engine.options import options, pack_metadata
 from milepost.engine.parcels import ParcelCollector
+from milepost.engine.payloads import away_from_home
 from milepost.engine.plain import execute
 from milepost.engine.recovery import Recovered
-from milepost.engine.retry import Retry
 from milepost.engine.session import Session, connect
 from milepost.engine.waiting import sleep
 from milepost.errors import (
@@ -43,7 +45,7 @@ from milepost.replay.state import DURABILITIES, Status
 
 __all__ = [
     "EventListener",
-    "Retry",
+    "MapResult",
     "cancel",
     "continuation",
     "current",
@@ -55,6 +57,7 @@ __all__ = [
     "init",
     "list_all",
     "list_tasks",
+    "map",
     "options",
     "recover",
     "resume",
@@ -477,10 +480,12 @@ def _submit(
     packed = pack_metadata({} if metadata is None else metadata)
     session = connect()
     blobs, fingerprints = ParcelCollector(), dict[str, str]()
+    with away_from_home():  # this may be a task of another workflow
+        fragment = compile_dag(dag, blobs, args, kwargs, fingerprints)
     submission = Submission(
         workflow_id=workflow_id,
         nonce=uuid.uuid4().hex,
-        fragment=compile_dag(dag, blobs, args, kwargs, fingerprints),
+        fragment=fragment,
         blobs=blobs.blobs,
         parcels=tuple(blobs.parcels),
         metadata=packed,

@@ -22,6 +22,8 @@ REF = 2
 """Extension type: a ref to the value of the input at this position."""
 CONSTANT = 3
 """Extension type: the constant at this position of the fragment."""
+ITEM = 4
+"""Extension type: the item, in the template of a map."""
 
 
 ARGUMENT_BYTES_MAX = 1024

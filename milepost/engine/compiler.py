@@ -19,6 +19,7 @@ from ray.dag.input_node import DAGInputData, InputAttributeNode
 from milepost.engine.arguments import (
     ARGUMENT_BYTES_MAX,
     CONSTANT,
+    ITEM,
     REF,
     VALUE,
     NotPlainError,
@@ -27,6 +28,7 @@ from milepost.engine.arguments import (
     pack_template,
 )
 from milepost.engine.functions import describe_function, fingerprint_code, name_task
+from milepost.engine.mapping import StaticMapNode
 from milepost.engine.options import PackedOptions, pack_options
 from milepost.engine.payloads import Sink, serialize, serialize_opaque
 from milepost.errors import (
@@ -34,7 +36,7 @@ from milepost.errors import (
     NotSerializableError,
     SignatureMismatchError,
 )
-from milepost.replay.fragment import NO_METADATA, Constant, Fragment, Function, TaskOptions
+from milepost.replay.fragment import NO_METADATA, Constant, Fragment, Function, MapSpec, TaskOptions
 from milepost.replay.payload import Payload, pack_plain
 
 _UNDER_WAY = -1
@@ -135,6 +137,7 @@ class _Compiler:
         self._rows: list[tuple[int, int, int, int]] = []
         self._counts: list[int] = []
         self._inputs: list[int] = []
+        self._maps: list[MapSpec] = []
 
     def compile(self, root: FunctionNode) -> Fragment:
         self._walk(root)
@@ -154,6 +157,7 @@ class _Compiler:
             inputs=tuple(self._inputs),
             metadata=tuple(self._metadata),
             node_metadata=tuple(self._node_metadata) if self._metadata else (),
+            maps=tuple(self._maps),
         )
 
     def _require_used(self) -> None:
@@ -203,6 +207,16 @@ class _Compiler:
         """Appends the row of a node whose inputs all have theirs."""
         positions: dict[int, int] = {}
         template = self._build_template(node, positions)
+        number = len(self._rows)
+        self._numbers[id(node)] = number
+        if isinstance(node, StaticMapNode):
+            spec = node.store(number, self._sink)
+            if spec is None:
+                self._kept.append(node)
+                node, positions = node.without_items(), {}
+                template = self._build_template(node, positions)
+            else:
+                self._maps.append(spec)
         function = node._body
         self._check_signature(function, node)
         options = self._pack_options(node._bound_options, function)  # get_options() copies
@@ -212,7 +226,6 @@ class _Compiler:
             self._options.setdefault(options.how, len(self._options)),
             self._templates.setdefault(template, len(self._templates)),
         )
-        self._numbers[id(node)] = len(self._rows)
         self._rows.append(row)
         self._node_metadata.append(self._number_metadata(options.metadata))
         self._counts.append(len(positions))
@@ -245,7 +258,8 @@ class _Compiler:
 
     def _check_signature(self, function: Any, node: FunctionNode) -> None:
         """Checks each shape of call once per function; binding costs more than all the rest."""
-        positional, keyword = node.get_args(), node.get_kwargs()
+        item = (None,) if isinstance(node, StaticMapNode) else ()
+        positional, keyword = (*item, *node.get_args()), node.get_kwargs()
         shape = (id(function), len(positional), tuple(keyword))
         if shape in self._checked:
             return
@@ -268,7 +282,8 @@ class _Compiler:
                     f"argument {where!r} of task {_name(node)}: {error}"
                 ) from error
 
-        positional = [encode(at, value) for at, value in enumerate(node.get_args())]
+        item = [mark(ITEM, 0)] if isinstance(node, StaticMapNode) else []
+        positional = item + [encode(at, value) for at, value in enumerate(node.get_args())]
         keyword = {name: encode(name, value) for name, value in node.get_kwargs().items()}
         return pack_template(positional, keyword)
 

@@ -8,7 +8,7 @@ function, which loads it, is a peak as well.
 
 from __future__ import annotations
 
-from milepost.engine.messages import WorkerReport
+from milepost.engine.messages import ItemReport, WorkerReport
 from milepost.replay.state import State
 
 NEW_WEIGHT = 0.2
@@ -32,6 +32,17 @@ class CostTable:
             self._add_one(functions[task], duration_us)
         for continued in report.continued:
             self._add_one(functions[continued.task], continued.duration_us)
+
+    def add_items(self, state: State, task: int, report: ItemReport) -> None:
+        """Takes in the mean duration of the items of a report, as often as there are some."""
+        count = sum(report.stops) - sum(report.starts) + len(report.raised)
+        if count:
+            self._add_mean(state.graph.node_functions[task], report.duration_us / count, count)
+
+    def _add_mean(self, function: int, mean_us: float, count: int) -> None:
+        expected = self.expected_us.get(function, 0.0)
+        falling = mean_us + (expected - mean_us) * (1 - NEW_WEIGHT) ** count
+        self.expected_us[function] = max(mean_us, falling)
 
     def _add_one(self, function: int, duration_us: int) -> None:
         expected = self.expected_us.get(function, 0.0)

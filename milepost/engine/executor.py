@@ -9,47 +9,26 @@ report as a Ray object of its own.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ray
 from ray.dag import DAGNode
 
-from milepost.engine.arguments import CONSTANT, REF, unpack_template
+from milepost.engine.arguments import unpack_template
 from milepost.engine.compiler import compile_dag
 from milepost.engine.context import TaskContext, current_task
 from milepost.engine.functions import load_function
 from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
-from milepost.engine.outputs import open_known
-from milepost.engine.payloads import (
-    INLINE_BYTES_MAX,
-    deserialize,
-    put_value,
-    serialize,
-    serialize_opaque,
-)
-from milepost.engine.references import WorkerSink
-from milepost.errors import MilepostError, StorageUnavailableError
-from milepost.journal import map_blob
-from milepost.replay.events import TaskError
-from milepost.replay.fragment import Constant
+from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize, home, serialize
+from milepost.engine.supply import Supply, ends_worker
+from milepost.engine.watching import REPORT_INTERVAL_S, Aside, Watch, find_way_aside
 from milepost.replay.inputs import Continued, Raised
 from milepost.replay.payload import Payload
 
-REPORT_INTERVAL_S = 0.05
 REPORT_BYTES_MAX = 4 * 2**20
 """Of inline results in one report: a report becomes one event, and events have a limit."""
-
-WATCH_INTERVAL_S = 0.01
-"""Between looks of the second thread: a task is found to run long at most so much late."""
-
-TEXT_CHARS_MAX = 20_000
-"""Of an error's message and traceback; the whole exception is kept beside them."""
 
 
 def run_slice(order: SliceOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) -> Iterator[Any]:
@@ -63,75 +42,38 @@ def run_slice(order: SliceOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) 
     Yields:
         A :class:`WorkerReport`, then the Ray objects it announces; again until one is the last.
     """
-    yield from SliceRun(order, refs, objects).report(_find_way_aside(order))
+    alone = len(order.tasks) == 1
+    dispatcher = None if alone else order.dispatcher
+    aside = find_way_aside(dispatcher, order.workflow_id, order.epoch, order.slice)
+    home.set((order.workflow_id, order.incarnation))
+    yield from SliceRun(order, refs, objects).report(aside)
 
 
-Aside: TypeAlias = Callable[[WorkerReport], Callable[[], object]]
-"""Sends a report while a task runs; returns what waits until it has arrived."""
-
-
-def _find_way_aside(order: SliceOrder) -> Aside | None:
-    if order.dispatcher is None or len(order.tasks) == 1:
-        return None
-    send = order.dispatcher.take_aside.remote
-
-    def tell(report: WorkerReport) -> Callable[[], object]:
-        ref = send(order.workflow_id, order.epoch, order.slice, report)
-        return lambda: ray.get(ref)
-
-    return tell
-
-
-@cache
-def _describe_worker() -> str:
-    return f"{ray.get_runtime_context().get_node_id()[:12]}:{os.getpid()}"
-
-
-class SliceRun:
-    """One slice being run. Also the source of stored values for its tasks.
+class SliceRun(Supply):
+    """One slice being run.
 
     Those who run listeners use its parts: they wait where this would hold a worker.
-
-    Attributes:
-        sink: Takes blobs and refs of this workflow.
-        worker: The name of this process, for journals.
     """
 
     def __init__(
         self, order: SliceOrder, refs: list[ray.ObjectRef[Any]], objects: Sequence[Any]
     ) -> None:
+        super().__init__(order, refs, objects)
         self._order = order
-        self._refs = refs
-        self.sink = WorkerSink(order)
-        self._fresh = dict(enumerate(objects))
-        self._made_refs: dict[int, ray.ObjectRef[Any]] = {}
         seated = {task.task for task in order.tasks}
         ridden = seated.intersection(node for task in order.tasks for node in task.inputs)
         self._awaited: dict[int, Payload | None] = dict.fromkeys(ridden)
         self._large: list[Any] = []
-        self.worker = _describe_worker()
         self._report = WorkerReport(node=self.worker)
         self._report_bytes = 0
-        self._lock = threading.Lock()
         self._next = 0
         self._end = len(order.tasks)
-        self._began = 0.0
-        self._over = threading.Event()
-        self._told: list[Callable[[], object]] = []
+        self._watch = Watch(self._give_up)
 
     def report(self, aside: Aside | None = None) -> Iterator[Any]:
         """Runs all tasks; yields what :func:`run_slice` does."""
-        watch = None if aside is None else self._start_watch(aside)
-        if self._order.timed:
-            yield WorkerReport(node=self._report.node, began=True)
-        try:
+        with self._watch.look(aside):
             yield from self._run_all()
-        finally:
-            self._over.set()
-        if watch is not None:
-            watch.join()
-        for arrived in self._told:  # so that what is last is last
-            arrived()
         self._report.last = True
         yield from self._deliver()
 
@@ -146,14 +88,14 @@ class SliceRun:
                 due = time.monotonic() + REPORT_INTERVAL_S
 
     def _take_next(self) -> SliceTask | None:
-        with self._lock:
+        with self._watch.lock:
             while self._next < self._end:
                 task = self._order.tasks[self._next]
                 self._next += 1
                 if self._can_run(task):
-                    self._began = time.perf_counter()
+                    self._watch.began = time.perf_counter()
                     return task
-            self._began = 0.0
+            self._watch.began = 0.0
             return None
 
     def _can_run(self, task: SliceTask) -> bool:
@@ -162,8 +104,8 @@ class SliceRun:
         return not any(node in awaited and awaited[node] is None for node in task.inputs)
 
     def _deliver(self) -> Iterator[Any]:
-        with self._lock:
-            self._began = 0.0
+        with self._watch.lock:
+            self._watch.began = 0.0
             report, large = self._swap_report(), self._large
             self._large = []
         yield report
@@ -174,25 +116,13 @@ class SliceRun:
         self._report_bytes = 0
         return report
 
-    def _start_watch(self, aside: Aside) -> threading.Thread:
-        watch = threading.Thread(target=self._watch, args=(aside,), daemon=True)
-        watch.start()
-        return watch
-
-    def _watch(self, aside: Aside) -> None:
-        """Runs beside the tasks: when one runs long, the others have to wait no longer."""
-        while not self._over.wait(WATCH_INTERVAL_S):
-            with self._lock:
-                long = self._began and time.perf_counter() - self._began >= REPORT_INTERVAL_S
-                if not long:
-                    continue
-                left = self._order.tasks[self._next : self._end]
-                self._end = self._next
-                report = self._swap_report()
-            report.handed_back = [(task.task, task.attempt) for task in left]
-            if left or report.tasks or report.raised or report.continued:
-                self._told.append(aside(report))
-            return
+    def _give_up(self) -> WorkerReport | None:
+        left = self._order.tasks[self._next : self._end]
+        self._end = self._next
+        report = self._swap_report()
+        report.handed_back = [(task.task, task.attempt) for task in left]
+        told = left or report.tasks or report.raised or report.continued
+        return report if told else None
 
     def _attempt(self, task: SliceTask) -> None:
         started_us = time.time_ns() // 1000
@@ -209,23 +139,23 @@ class SliceRun:
                     started_us=started_us,
                     duration_us=spent_us,
                 )
-                with self._lock:
+                with self._watch.lock:
                     self._report.continued.append(continued)
                 return
             if task.catches:
                 result = (result, None)
             payload = serialize(result, self.sink)
         except BaseException as error:  # user code may raise anything
-            if _ends_worker(error):
+            if ends_worker(error):
                 raise
             raised = self.describe_failure(task, error)
-            with self._lock:
+            with self._watch.lock:
                 self._report.raised.append(raised)
             return
         spent_us = (time.perf_counter_ns() - clock) // 1000
         if task.task in self._awaited:
             self._keep_for_riders(task.task, payload, result)
-        with self._lock:
+        with self._watch.lock:
             self._add_result(task, payload, result, started_us, spent_us)
 
     def _keep_for_riders(self, task: int, payload: Payload, result: Any) -> None:
@@ -260,7 +190,8 @@ class SliceRun:
     def open_arguments(self, task: SliceTask) -> tuple[list[Any], dict[str, Any]]:
         """Returns the arguments of a task; may read from storage, and run what was pickled."""
         return unpack_template(
-            task.template, lambda kind, position: self._resolve(task, kind, position)
+            task.template,
+            lambda kind, at: self.resolve(task.inputs, task.first_constant, kind, at),
         )
 
     def describe(self, task: SliceTask) -> TaskContext:
@@ -275,105 +206,19 @@ class SliceRun:
 
     def describe_failure(self, task: SliceTask, error: BaseException) -> Raised:
         """Returns what is reported of an attempt that raised."""
-        frames = error.__traceback__
-        for _ in range(2):  # the two frames of this module above the user's function
-            frames = frames.tb_next if frames and frames.tb_next else frames
-        text = "".join(traceback.format_exception(type(error), error, frames))
-        try:
-            exception = serialize_opaque(error, self.sink)
-        except MilepostError:
-            exception = None  # type, message and traceback must do
         return Raised(
             task=task.task,
             attempt=task.attempt,
-            error=TaskError(
-                kind="exception",
-                type=f"{type(error).__module__}.{type(error).__qualname__}",
-                message=_describe_error(error)[:TEXT_CHARS_MAX],
-                traceback=_storable(text)[-TEXT_CHARS_MAX:],
-                exception=exception,
-            ),
-            retryable=self._is_retryable(error),
+            error=self.describe_error(error),
+            retryable=self.is_retryable(error),
         )
 
-    def _is_retryable(self, error: BaseException) -> bool:
-        if isinstance(error, StorageUnavailableError):
-            return True
-        try:
-            policy = deserialize(self._order.retry_errors, self)
-        except Exception:  # noqa: BLE001  a type that cannot be loaded is none that was raised
-            return False
-        return isinstance(error, policy) if isinstance(policy, tuple) else bool(policy)
-
-    def _resolve(self, task: SliceTask, kind: int, position: int) -> Any:
-        if kind == CONSTANT:
-            constant = self._order.constants[task.first_constant + position]
-            return deserialize(constant.payload, _ConstantSource(self, constant))
-        node = task.inputs[position]
-        return self.make_ref(node) if kind == REF else self._read_value(node)
-
-    def _read_value(self, node: int) -> Any:
+    def read_value(self, node: int) -> Any:
         """Returns a value that no other task of the slice shares."""
-        if node not in self._order.refs:
-            if node in self._made_refs and node in self._awaited:
-                return ray.get(self._made_refs[node])
-            payload = self._awaited.get(node) or self._order.values[node]
-            return deserialize(payload, self)
-        at = self._order.refs[node]
-        return self._fresh.pop(at) if at in self._fresh else ray.get(self._refs[at])
-
-    def make_ref(self, node: int) -> ray.ObjectRef[Any]:
-        """Returns a ref to the value of ``node``; the same one for all tasks of the slice."""
-        if node in self._order.refs:
-            return self._refs[self._order.refs[node]]
-        if node not in self._made_refs:
-            self._made_refs[node] = put_value(self._read_value(node))
-        return self._made_refs[node]
-
-    def read_blob(self, payload: Payload) -> memoryview:
-        """Returns the content of a blob of this workflow."""
-        order = self._order
-        store = open_known(order.storage)
-        return map_blob(store, order.workflow_id, order.incarnation, payload.digest.hex())
-
-    def load_ref(self, payload: Payload) -> ray.ObjectRef[Any]:
-        """Returns a ref to a stored value; the same one for the whole cluster."""
-        return self.sink.load_ref(payload, self)
-
-    def refer(self, position: int) -> ray.ObjectRef[Any]:
-        """Only constants hold references to nodes."""
-        raise ValueError(f"a stored value refers to node {position} without being a constant")
-
-
-def _ends_worker(error: BaseException) -> bool:
-    """Tells whether Ray raised this in the task: it cancels it, or this process has to end."""
-    return isinstance(error, KeyboardInterrupt) or hasattr(error, "ray_terminate_msg")
-
-
-def _describe_error(error: BaseException) -> str:
-    try:
-        return _storable(str(error))
-    except Exception:  # noqa: BLE001  the user's __str__ may raise, too
-        return "(its text cannot be made)"
-
-
-def _storable(text: str) -> str:
-    """Journals hold UTF-8, texts of exceptions may hold anything."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-class _ConstantSource:
-    """Reads a constant: like its slice, and knows the nodes inside the constant."""
-
-    def __init__(self, run: SliceRun, constant: Constant) -> None:
-        self._run = run
-        self._constant = constant
-
-    def read_blob(self, payload: Payload) -> memoryview:
-        return self._run.read_blob(payload)
-
-    def load_ref(self, payload: Payload) -> ray.ObjectRef[Any]:
-        return self._run.load_ref(payload)
-
-    def refer(self, position: int) -> ray.ObjectRef[Any]:
-        return self._run.make_ref(self._constant.nodes[position])
+        if node not in self._awaited:
+            return super().read_value(node)
+        if node in self._made_refs:
+            return ray.get(self._made_refs[node])
+        payload = self._awaited[node]
+        assert payload is not None, node
+        return deserialize(payload, self)

@@ -12,15 +12,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from milepost.engine.alarm import Alarm
 from milepost.engine.costs import CostTable
-from milepost.engine.messages import WorkerReport
+from milepost.engine.messages import ItemReport, WorkerReport
 from milepost.engine.objects import ObjectTable
 from milepost.engine.references import RefTable
-from milepost.engine.timing import TimeLimits
 from milepost.errors import (
     EngineUnavailableError,
     LostOwnershipError,
@@ -30,9 +28,10 @@ from milepost.errors import (
 from milepost.journal import Compactor, JournalWriter
 from milepost.replay.codec import encode
 from milepost.replay.decide import CancelSlices, Decision, Effect, Finish, RunSlice, decide
+from milepost.replay.decide_items import RunItems
 from milepost.replay.events import (
     Event,
-    RetriesDue,
+    ItemsScheduled,
     TasksScheduled,
     WaitsBegan,
     WaitsEnded,
@@ -42,6 +41,7 @@ from milepost.replay.fold import apply
 from milepost.replay.inputs import (
     CancelAsked,
     Input,
+    ItemsReported,
     OwnershipGained,
     ResumeAsked,
     SliceLost,
@@ -66,16 +66,12 @@ BACKLOG_BYTES_MAX = 32 * 2**20
 the workers holds the workers back; their results do not pile up in memory."""
 
 
-_ABOUT_WAITING = (WaitsBegan, WaitsEnded, RetriesDue)
+_ABOUT_WAITING = (WaitsBegan, WaitsEnded)
+_ABOUT_SCHEDULING = (TasksScheduled, ItemsScheduled)
 
 
 class SliceLostError(Exception):
-    """The worker of a slice died or never came to be; ``kind`` as errors of tasks name it."""
-
-    def __init__(self, reason: str, kind: str = "crash") -> None:
-        super().__init__(reason, kind)
-        self.reason = reason
-        self.kind = kind
+    """The worker of a slice died or never came to be."""
 
 
 class Workers(Protocol):
@@ -89,7 +85,7 @@ class Workers(Protocol):
     def riders_max(self) -> int:
         """How many tasks may ride in one slice with what they wait for; 0 if workers cannot."""
 
-    def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
+    def run(self, host: WorkflowHost, slice_: AnySlice) -> AsyncIterator[Delivery]:
         """Runs a slice; yields its reports, the last one marked so.
 
         Raises:
@@ -97,7 +93,10 @@ class Workers(Protocol):
         """
 
 
-Delivery = tuple[WorkerReport, dict[int, Any]]
+AnySlice: TypeAlias = RunSlice | RunItems
+"""Of tasks, or of items of a map."""
+
+Delivery = tuple[WorkerReport | ItemReport, dict[int, Any]]
 """A report, and the Ray objects of its large values by task."""
 
 
@@ -146,7 +145,6 @@ class WorkflowHost:
         self._lazy_wake: asyncio.TimerHandle | None = None
         self._running: dict[int, asyncio.Task[None]] = {}
         self._watchers: list[asyncio.Future[None]] = []
-        self._time_limits = TimeLimits()
         self._alarm = Alarm(now_us, self._feed_work)
         self._flusher: asyncio.Task[None] | None = None
 
@@ -342,7 +340,7 @@ class WorkflowHost:
 
     def _schedule_flush(self, events: Sequence[Event]) -> None:
         """What only records a schedule may wait a little for the results it leads to."""
-        if self._deferred or any(not isinstance(event, TasksScheduled) for event in events):
+        if self._deferred or any(not isinstance(event, _ABOUT_SCHEDULING) for event in events):
             self._wake.set()
         elif events and self._lazy_wake is None:
             loop = asyncio.get_running_loop()
@@ -418,64 +416,62 @@ class WorkflowHost:
                 if number in self._running:
                     self._running.pop(number).cancel()
         else:
-            assert isinstance(effect, RunSlice), effect
             self._running[effect.slice] = asyncio.create_task(self._run_slice(effect))
 
-    async def _run_slice(self, slice_: RunSlice) -> None:
+    async def _run_slice(self, slice_: AnySlice) -> None:
         try:
-            reason, kind = await self._follow_slice(slice_)
+            reason = await self._follow_slice(slice_)
             self._running.pop(slice_.slice, None)
-            if slice_.slice in self.state.slices:  # it has tasks that nobody will report
+            if slice_.slice in self.state.slices or slice_.slice in self.state.item_slices:
+                # it has tasks that nobody will report
                 self.objects.forget_inputs(self.state, slice_.tasks)
                 self._feed(
                     SliceLost(
-                        slice=slice_.slice,
-                        epoch=slice_.epoch,
-                        reason=reason,
-                        at_us=self._now_us(),
-                        kind=kind,
+                        slice=slice_.slice, epoch=slice_.epoch, reason=reason, at_us=self._now_us()
                     )
                 )
             self._feed_work()
         except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
             self._stop(error)
-        finally:
-            self._time_limits.stop(slice_.slice)
         self._wake.set()
 
-    async def _follow_slice(self, slice_: RunSlice) -> tuple[str, str]:
-        """Takes the reports of a slice; returns why what it did not report is lost, and a kind."""
+    async def _follow_slice(self, slice_: AnySlice) -> str:
+        """Takes the reports of a slice; returns why what it did not report is lost."""
         last = False
         try:
             async for report, objects in self._workers.run(self, slice_):
                 last = report.last
-                self._take_report(slice_, report, objects)
+                if isinstance(report, ItemReport):
+                    self._take_items(slice_, report)
+                else:
+                    self._take_report(slice_, report, objects)
         except SliceLostError as error:
-            return error.reason or "its worker died", error.kind
-        reason = "left tasks out" if last else "stopped without a last report"
-        return f"its worker {reason}", "crash"
+            return str(error) or "its worker died"
+        return "its worker left tasks out" if last else "its worker stopped without a last report"
 
-    def _time_out(self, slice_: RunSlice, limit_us: int) -> None:
-        """Ends a slice whose task runs longer than it may, and goes on."""
-        late = SliceLost(
-            slice=slice_.slice,
-            epoch=slice_.epoch,
-            reason=f"it ran longer than its time limit of {limit_us / 1e6:g} s",
-            at_us=self._now_us(),
-            kind="timeout",
+    def _take_items(self, slice_: AnySlice, report: ItemReport) -> None:
+        self._costs.add_items(self.state, slice_.tasks[0], report)
+        self._backlog_bytes += sum(len(payload.data) for payload in report.payloads)
+        self._feed(
+            ItemsReported(
+                slice=slice_.slice,
+                epoch=slice_.epoch,
+                starts=tuple(report.starts),
+                stops=tuple(report.stops),
+                payloads=tuple(report.payloads),
+                started_us=report.started_us,
+                duration_us=report.duration_us,
+                raised=tuple(report.raised),
+                handed_back=tuple(report.handed_back),
+                node=report.node,
+                at_us=self._now_us(),
+            )
         )
-        try:
-            self._feed(late)
-            self._feed_work()
-        except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
-            self._stop(error)
+        done = [each for each in slice_.tasks if self.state.results[each] is not None]
+        self.objects.take(self.state, done, {})
+        self._feed_work()
 
-    def _take_report(self, slice_: RunSlice, report: WorkerReport, objects: dict[int, Any]) -> None:
-        if report.began:
-            limit_us = self.state.graph.options[slice_.option].timeout_us
-            late = partial(self._time_out, slice_, limit_us)
-            self._time_limits.start(slice_.slice, limit_us, late)
-            return
+    def _take_report(self, slice_: AnySlice, report: WorkerReport, objects: dict[int, Any]) -> None:
         self._costs.add(self.state, report)
         self._backlog_bytes += sum(len(payload.data) for payload in report.payloads)
         self._feed(
@@ -509,7 +505,6 @@ class WorkflowHost:
         self.stopped = self.stopped or error
         self._deferred.clear()
         self._alarm.stop()
-        self._time_limits.stop_all()
         for task in self._running.values():
             task.cancel()
         self._wake.set()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from milepost.replay.fragment import Constant, Fragment, Function, TaskOptions
-from milepost.replay.inputs import Continued, Raised
+from milepost.replay.fragment import Constant, Fragment, Function, RangeItems, TaskOptions
+from milepost.replay.inputs import Continued, ItemRaised, Raised
+from milepost.replay.mapping import Run
 from milepost.replay.payload import Payload
 
 
@@ -78,7 +79,6 @@ class SliceOrder:
         values: The values of inputs that are stored inline or as blobs, by node.
         refs: For inputs that are Ray objects, by node, their place among the refs sent along.
         retry_errors: Which exceptions are worth another attempt, as in the task options.
-        timed: Whether the owner has to know when the worker begins.
     """
 
     storage: str = field(repr=False)
@@ -93,7 +93,6 @@ class SliceOrder:
     values: dict[int, Payload]
     refs: dict[int, int]
     retry_errors: Payload
-    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +112,75 @@ class ListenOrder:
     options: TaskOptions
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemChunk:
+    """Some of the values that a map is over, stored together: from ``start`` to below ``stop``."""
+
+    start: int
+    stop: int
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemOrder:
+    """Everything a worker needs to run items of a map; see :class:`SliceOrder` for the rest.
+
+    Attributes:
+        runs: Which items, and in which attempt.
+        length: How many values the map is over.
+        chunk_size: How many values make an item; 0 if each is one.
+        items: The values that these items need, or how to count them.
+        catches: Whether the value of each item is a pair of result and exception.
+    """
+
+    storage: str = field(repr=False)
+    workflow_id: str
+    incarnation: int
+    epoch: int
+    slice: int
+    dispatcher: Any = field(repr=False)
+    task: int
+    task_id: str
+    runs: tuple[Run, ...]
+    length: int
+    chunk_size: int
+    items: RangeItems | tuple[ItemChunk, ...]
+    catches: bool
+    function: Function
+    template: bytes
+    inputs: tuple[int, ...]
+    first_constant: int
+    constants: dict[int, Constant]
+    values: dict[int, Payload]
+    refs: dict[int, int]
+    retry_errors: Payload
+
+
+@dataclass(slots=True, kw_only=True)
+class ItemReport:
+    """What became of some items of a slice.
+
+    Attributes:
+        starts: With ``stops`` and ``payloads`` the runs that returned, and their values.
+        started_us: When the first of these items began.
+        duration_us: How long they took together.
+        handed_back: Runs that were not started and never will be.
+        objects: None: values of items travel in their payloads.
+        last: Whether the slice is over.
+    """
+
+    node: str
+    starts: list[int] = field(default_factory=list)
+    stops: list[int] = field(default_factory=list)
+    payloads: list[Payload] = field(default_factory=list)
+    started_us: int = 0
+    duration_us: int = 0
+    raised: list[ItemRaised] = field(default_factory=list)
+    handed_back: list[tuple[int, int]] = field(default_factory=list)
+    objects: tuple[()] = ()
+    last: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class WorkerReport:
     """What became of some tasks of a slice.
@@ -121,7 +189,6 @@ class WorkerReport:
         handed_back: Tasks that were not started and never will be, with their attempts.
         objects: Tasks whose values the worker sends as Ray objects right behind this report, in
             this order.
-        began: Whether this tells no more than that the worker has begun.
         last: Whether the slice is over.
     """
 
@@ -135,7 +202,6 @@ class WorkerReport:
     continued: list[Continued] = field(default_factory=list)
     handed_back: list[tuple[int, int]] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
-    began: bool = False
     last: bool = False
 
 

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 
 import ray
 
+from milepost.engine.mapped import NOWHERE, MapResult, seal_chunks
+from milepost.engine.mapped import Location as SourceLocation
 from milepost.engine.payloads import (
     BlobCollector,
     deserialize,
@@ -25,7 +27,9 @@ from milepost.engine.payloads import (
 )
 from milepost.errors import MilepostError, WorkflowExecutionError
 from milepost.journal import Location, Store, map_blob, open_store
+from milepost.replay.catching import name_item
 from milepost.replay.events import TaskError
+from milepost.replay.mapping import unpack_chunks
 from milepost.replay.payload import Payload
 from milepost.replay.state import State
 
@@ -51,6 +55,12 @@ class StoredSource:
         self._storage = storage
         self._workflow_id = workflow_id
         self._incarnation = incarnation
+
+    @property
+    def location(self) -> SourceLocation:
+        """Where the blobs are, without credentials."""
+        name = open_known(self._storage).uri if self._storage else ""
+        return name, self._workflow_id, self._incarnation
 
     def read_blob(self, payload: Payload) -> memoryview:
         """Returns the content of a blob.
@@ -99,10 +109,30 @@ def describe_failure(storage: str, state: State, task: int) -> WorkflowExecution
     """Returns the error of a failed task; its cause is attached where it is unpickled."""
     error = state.failed[task]
     failure = WorkflowExecutionError(
-        state.workflow_id, state.graph.task_id(task), error.type, error.message
+        state.workflow_id, _name_culprit(state, task), error.type, error.message
     )
     failure.__dict__["_sealed_cause"] = (storage, state.workflow_id, state.incarnation, error)
     return failure
+
+
+def _name_culprit(state: State, task: int) -> str:
+    if task in state.maps:
+        return name_item(state, task, next(iter(state.maps[task].failed)))
+    return state.graph.task_id(task)
+
+
+def _reduce_sequence(sequence: MapResult) -> Any:
+    """Sequences travel as references, by Ray and in users' own pickles."""
+    location, content = seal_chunks(sequence)
+    return _open_sequence, (location, content)
+
+
+def _open_sequence(location: SourceLocation | None, content: bytes) -> MapResult:
+    source = StoredSource(*(location or NOWHERE))
+    return MapResult(unpack_chunks(content), source, deserialize)
+
+
+copyreg.pickle(MapResult, _reduce_sequence)
 
 
 def _reduce_failure(failure: WorkflowExecutionError) -> Any:

@@ -13,8 +13,8 @@ import io
 import pickle
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -24,18 +24,17 @@ from ray.actor import ActorHandle
 from ray.dag import DAGNode
 from ray.exceptions import RayError
 
+from milepost.engine.mapped import MapResult
 from milepost.errors import (
     MilepostError,
-    NodeLostError,
     NotSerializableError,
     TaskCrashedError,
-    TaskOutOfMemoryError,
     TaskRaisedError,
-    TaskTimeoutError,
 )
 from milepost.replay.catching import unpack_caught
 from milepost.replay.composing import unpack_tuple
 from milepost.replay.events import TaskError
+from milepost.replay.mapping import pack_chunks, unpack_chunks
 from milepost.replay.payload import Encoding, Payload, inline, pack_plain, unpack_plain
 
 INLINE_BYTES_MAX = 64 * 1024
@@ -73,7 +72,7 @@ class RefMemo(ABC):
         """
         payload = self.find(ref)
         if payload is None:
-            payload = serialize(_fetch(ref), self)
+            payload = serialize(fetch(ref), self)
             self.note(ref, payload)
         return payload
 
@@ -86,7 +85,12 @@ class RefMemo(ABC):
         self._payloads[ref] = payload
 
 
-def _fetch(ref: ray.ObjectRef[Any]) -> Any:
+def fetch(ref: ray.ObjectRef[Any]) -> Any:
+    """Returns the value behind a ref.
+
+    Raises:
+        NotSerializableError: If it is lost.
+    """
     try:
         return ray.get(ref)
     except RayError as error:
@@ -136,7 +140,28 @@ def serialize(value: object, sink: Sink) -> Payload:
     plain = pack_plain(value)
     if plain is not None:
         return store(Encoding.PLAIN, [plain], sink)
+    if isinstance(value, MapResult) and is_at_home(value):
+        return store(Encoding.CHUNKED, [pack_chunks(value.stored)], sink)
     return serialize_opaque(value, sink)
+
+
+home: ContextVar[tuple[str, int] | None] = ContextVar("milepost_home", default=None)
+"""The workflow and incarnation for which this thread serializes values, if it runs a task."""
+
+
+@contextmanager
+def away_from_home() -> Iterator[None]:
+    """Serializes values for another workflow than the one whose task is running."""
+    token = home.set(None)
+    try:
+        yield
+    finally:
+        home.reset(token)
+
+
+def is_at_home(value: MapResult) -> bool:
+    """Tells whether the chunks of a sequence are those of the workflow that stores it now."""
+    return home.get() is not None and value.location[1:] == home.get()
 
 
 def serialize_opaque(
@@ -189,6 +214,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, ray.ObjectRef):
             stored = self._sink.store_ref(obj)
             return _restore_ref, (stored.encoding, stored.data, stored.digest, stored.size)
+        if type(obj) is MapResult:
+            if not is_at_home(obj):
+                return list, (list(obj),)  # another workflow's blobs go when it does
+            chunks = store(Encoding.CHUNKED, [pack_chunks(obj.stored)], self._sink)
+            return _restore_chunks, (chunks.encoding, chunks.data, chunks.digest, chunks.size)
         if isinstance(obj, DAGNode):
             stands_for = self._number(obj)
             return _restore_node, (stands_for,)
@@ -226,6 +256,10 @@ def deserialize(payload: Payload, source: Source) -> Any:
         return None, open_error(*unpack_caught(bytes(content)), source)
     if payload.encoding == Encoding.TUPLE:
         return tuple(deserialize(each, source) for each in unpack_tuple(bytes(content)))
+    if payload.encoding == Encoding.CHUNKED:
+        chunks = unpack_chunks(bytes(content))
+        sequence = MapResult(chunks, source, deserialize)
+        return (sequence, None) if chunks.caught else sequence
     token = _source.set(source)
     try:
         if payload.encoding == Encoding.PICKLE:
@@ -238,18 +272,10 @@ def deserialize(payload: Payload, source: Source) -> Any:
     raise ValueError(f"payload encoding {payload.encoding} is not known")
 
 
-_LOST: dict[str, Callable[[str, str], MilepostError]] = {
-    "crash": TaskCrashedError,
-    "memory": TaskOutOfMemoryError,
-    "node": NodeLostError,
-    "timeout": TaskTimeoutError,
-}
-
-
 def open_error(task_id: str, error: TaskError, source: Source) -> BaseException:
     """Returns the exception with which a task failed, or one that stands for it."""
-    if error.kind in _LOST:
-        return _LOST[error.kind](task_id, error.message)
+    if error.kind == "crash":
+        return TaskCrashedError(task_id, error.message)
     if error.exception is not None:
         try:
             cause = deserialize(error.exception, source)
@@ -302,7 +328,7 @@ def _hold(box: list[Any]) -> Any:
     return box[0]
 
 
-# Pickles in journals name these two functions: they keep their names and arguments for ever.
+# Pickles in journals name these functions: they keep their names and arguments for ever.
 
 
 def _restore_ref(encoding: int, data: bytes, digest: bytes, size: int) -> ray.ObjectRef[Any]:
@@ -312,3 +338,8 @@ def _restore_ref(encoding: int, data: bytes, digest: bytes, size: int) -> ray.Ob
 
 def _restore_node(position: int) -> ray.ObjectRef[Any]:
     return _source.get().refer(position)
+
+
+def _restore_chunks(encoding: int, data: bytes, digest: bytes, size: int) -> Any:
+    payload = Payload(encoding=encoding, data=data, digest=digest, size=size)
+    return deserialize(payload, _source.get())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import ray
 from ray.dag import DAGNode, FunctionNode
 
+from milepost.engine.items import iterate_items
+from milepost.engine.mapping import StaticMapNode
 from milepost.errors import InvalidGraphError
+
+RUNNING_MAX = 1000
+"""Items of a map that are with Ray at once."""
 
 
 def execute(root: DAGNode) -> Any:
@@ -37,8 +43,21 @@ def _start(node: FunctionNode, refs: dict[int, ray.ObjectRef[Any]]) -> ray.Objec
     keyword = {name: _replace(value, refs) for name, value in node.get_kwargs().items()}
     options = {name: value for name, value in node.get_options().items() if name != "max_calls"}
     remote: Any = ray.remote(node._body).options(**options)
+    if isinstance(node, StaticMapNode):
+        return ray.put(_map(node, remote, keyword))
     ref: ray.ObjectRef[Any] = remote.remote(*positional, **keyword)
     return ref
+
+
+def _map(node: StaticMapNode, remote: Any, shared: dict[str, Any]) -> list[Any]:
+    """Calls a function once per item, some at a time."""
+    values: list[Any] = []
+    running: deque[ray.ObjectRef[Any]] = deque()
+    for item in iterate_items(node.take_items(), node.chunk_size):
+        running.append(remote.remote(item, **shared))
+        if len(running) >= RUNNING_MAX:
+            values.append(ray.get(running.popleft()))
+    return values + ray.get(list(running))
 
 
 def _replace(value: Any, refs: dict[int, ray.ObjectRef[Any]]) -> Any:

@@ -25,7 +25,7 @@ from milepost.journal import put_blob
 from milepost.replay.payload import Payload
 
 if TYPE_CHECKING:
-    from milepost.engine.messages import SliceOrder
+    from milepost.engine.messages import ItemOrder, SliceOrder
     from milepost.replay.state import State
 
 
@@ -50,7 +50,7 @@ class BlobWriter(RefMemo):
 class WorkerSink(BlobWriter):
     """The sink of one slice: asks the dispatcher about refs."""
 
-    def __init__(self, order: SliceOrder) -> None:
+    def __init__(self, order: SliceOrder | ItemOrder) -> None:
         super().__init__(order.storage, order.workflow_id, order.incarnation)
         self._order = order
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from milepost.engine.messages import Submission
@@ -59,11 +60,12 @@ def _arguments_of(state: State, submission: Submission) -> list[object]:
     templates = [graph.templates[graph.node_templates[node]] for node in nodes]
     inputs = [source for node in nodes for source in graph.inputs(node)]
     constants = graph.constants[: len(submission.fragment.constants)]
-    return [templates, inputs, [constant.payload for constant in constants]]
+    maps = [replace(state.maps[node].spec, node=node) for node in nodes if node in state.maps]
+    return [templates, inputs, [constant.payload for constant in constants], maps]
 
 
 def _arguments_given(submission: Submission) -> list[object]:
     fragment = submission.fragment
     templates = [fragment.templates[at] for at in fragment.node_templates]
     payloads = [constant.payload for constant in fragment.constants]
-    return [templates, list(fragment.inputs), payloads]
+    return [templates, list(fragment.inputs), payloads, list(fragment.maps)]

@@ -10,27 +10,31 @@ from functools import cache, partial
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import (
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayError,
-)
+from ray.exceptions import RayError
 
 from milepost.engine.arguments import constant_positions
 from milepost.engine.environment import build_runtime_env
 from milepost.engine.executor import run_slice
-from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
+from milepost.engine.host import AnySlice, Delivery, SliceLostError, WorkflowHost
+from milepost.engine.item_orders import build_item_order, supply_value
+from milepost.engine.item_runs import run_items
 from milepost.engine.listener_host import ListenerHost
 from milepost.engine.listening import Listening
-from milepost.engine.messages import Listened, ListenOrder, SliceOrder, SliceTask, WorkerReport
+from milepost.engine.messages import (
+    ItemOrder,
+    Listened,
+    ListenOrder,
+    SliceOrder,
+    SliceTask,
+    WorkerReport,
+)
 from milepost.engine.names import NAMESPACE, listeners_name
 from milepost.engine.parcels import write_parcels
 from milepost.engine.payloads import deserialize, load_here
 from milepost.engine.submissions import read_environment
 from milepost.journal import Store, map_blob
 from milepost.replay.decide import SLICE_TASKS_MAX, RunSlice
+from milepost.replay.decide_items import RunItems
 from milepost.replay.fragment import LISTENED, Constant
 from milepost.replay.payload import Payload
 from milepost.replay.state import State
@@ -44,7 +48,9 @@ LISTENER_CALLS_MAX = 100_000
 """Calls that may wait in a process of listeners: of events that they wait for themselves."""
 
 _remote_run = ray.remote(run_slice)
+_remote_items = ray.remote(run_items)
 _remote_run_once = ray.remote(max_calls=1)(run_slice)
+_remote_items_once = ray.remote(max_calls=1)(run_items)
 """For tasks with GPUs: a worker process that stays would keep the device's memory."""
 
 
@@ -79,13 +85,14 @@ class RayWorkers:
         if mailbox is not None:
             mailbox.put_nowait((report, {}))
 
-    async def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
+    async def run(self, host: WorkflowHost, slice_: AnySlice) -> AsyncIterator[Delivery]:
         """Runs a slice on some worker; yields its reports as they come.
 
         Raises:
             SliceLostError: If the worker died, or Ray could not start it.
         """
-        if host.state.graph.options[slice_.option].waits_for in LISTENED:
+        listens = host.state.graph.options[slice_.option].waits_for in LISTENED
+        if listens and isinstance(slice_, RunSlice):
             async for delivery in self._listen(host, slice_):
                 yield delivery
             return
@@ -108,12 +115,17 @@ class RayWorkers:
         if mail is not None:
             raise mail
 
-    def _start(self, host: WorkflowHost, slice_: RunSlice) -> Any:
-        state = host.state
-        options = self._read_options(state, slice_.option)
-        remote = _remote_run_once if options.pop("max_calls", None) else _remote_run
+    def _start(self, host: WorkflowHost, slice_: AnySlice) -> Any:
+        options = self._read_options(host.state, slice_.option)
+        once = options.pop("max_calls", None)
         refs: dict[int, Any] = {}
-        order = _build_order(host, slice_, self._storage, refs)
+        order: SliceOrder | ItemOrder
+        if isinstance(slice_, RunItems):
+            remote = _remote_items_once if once else _remote_items
+            order = build_item_order(host, slice_, self._storage, refs)
+        else:
+            remote = _remote_run_once if once else _remote_run
+            order = _build_order(host, slice_, self._storage, refs)
         order = replace(order, dispatcher=_find_own_handle())
         return remote.options(
             **options, num_returns="streaming", max_retries=0, retry_exceptions=False
@@ -169,7 +181,7 @@ async def _bring(generator: Any, mailbox: _Mailbox) -> None:
             mailbox.put_nowait((report, await _take_objects(report, generator)))
         mailbox.put_nowait(None)
     except (RayError, StopAsyncIteration) as error:
-        lost = SliceLostError(_describe(error), _find_kind(error))
+        lost = SliceLostError(_describe(error))
         lost.__cause__ = error
         mailbox.put_nowait(lost)
 
@@ -184,21 +196,6 @@ async def _take_objects(report: WorkerReport, generator: Any) -> dict[int, Any]:
         for task in report.objects:
             objects[task] = await anext(generator)
     return objects
-
-
-def _find_kind(error: BaseException) -> str:
-    """Returns why a slice was lost, as errors of tasks name it."""
-    for kind, types in _KINDS.items():
-        if isinstance(error, types):
-            return kind
-    return "crash"
-
-
-_KINDS: dict[str, tuple[type[BaseException], ...]] = {
-    "memory": (OutOfMemoryError,),
-    "node": (NodeDiedError, LocalRayletDiedError),
-    "input": (ObjectLostError,),
-}
 
 
 def _describe(error: BaseException) -> str:
@@ -245,11 +242,7 @@ def _build_order(
     )
     values: dict[int, Payload] = {}
     for node in {node for task in tasks for node in task.inputs}.difference(slice_.tasks):
-        ref = host.objects.find(node)
-        if ref is not None:
-            refs[node] = ref
-        else:
-            values[node] = _result(state, node)
+        supply_value(host, node, storage, values, refs)
     functions = {task.function: graph.functions[task.function] for task in tasks}
     return SliceOrder(
         storage=storage,
@@ -264,7 +257,6 @@ def _build_order(
         values=values,
         refs={node: at for at, node in enumerate(refs)},
         retry_errors=graph.options[slice_.option].retry_errors,
-        timed=graph.options[slice_.option].timeout_us > 0,
     )
 
 
@@ -272,12 +264,6 @@ def _build_order(
 def _find_own_handle() -> Any:
     """Returns the handle of the actor that this process is."""
     return ray.get_runtime_context().current_actor
-
-
-def _result(state: State, node: int) -> Payload:
-    result = state.results[node]
-    assert result is not None, (state.workflow_id, node)
-    return result
 
 
 def _select_constants(state: State, tasks: tuple[SliceTask, ...]) -> dict[int, Constant]:

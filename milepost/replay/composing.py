@@ -37,15 +37,20 @@ def make_value(state: State, task: int) -> Payload:
 
 def _split(state: State, task: int, count: int) -> Payload:
     """Returns the values of the first ``count`` inputs that have one, and the ids of the rest."""
-    ready: list[object] = []
+    ready: list[Payload] = []
     left: list[str] = []
     for source in state.graph.inputs(task):
         result = state.results[source]
         if result is not None and len(ready) < count:
-            ready.append(pack_payload(result))
+            ready.append(result)
         else:
             left.append(state.graph.task_id(source))
-    return inline(Encoding.SPLIT.value, _pack([ready, left]))
+    return pack_split(ready, left)
+
+
+def pack_split(ready: list[Payload], left: list[str]) -> Payload:
+    """Returns the payload of some values, and of the ids of tasks that have none yet."""
+    return inline(Encoding.SPLIT.value, _pack([list(map(pack_payload, ready)), left]))
 
 
 def unpack_split(data: bytes) -> tuple[list[Payload], list[str]]:

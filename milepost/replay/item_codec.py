@@ -11,7 +11,6 @@ from milepost.replay.columns import (
     pack_error,
     pack_integers,
     pack_payload,
-    split_retry,
     unpack_error,
     unpack_integers,
 )
@@ -86,14 +85,20 @@ def unpack_committed(fields: Fields) -> ItemsCommitted:
 
 def pack_failed(event: ItemFailed) -> Fields:
     """Returns the fields of the event."""
-    fields = [event.slice, event.task, event.item, event.attempt, pack_error(event.error)]
-    fields += [event.final, event.at_us, event.node]
-    return [*fields, event.retry_us] if event.retry_us else fields
+    return [
+        event.slice,
+        event.task,
+        event.item,
+        event.attempt,
+        pack_error(event.error),
+        event.final,
+        event.at_us,
+        event.node,
+    ]
 
 
 def unpack_failed(fields: Fields) -> ItemFailed:
     """Reads the fields of the event; raises ValueError if they are something else."""
-    fields, retry_us = split_retry(fields, 8)
     number, task, item, attempt, error, final, at_us, node = expect_fields(
         fields, int, int, int, int, list, bool, int, object
     )
@@ -106,7 +111,6 @@ def unpack_failed(fields: Fields) -> ItemFailed:
         final=final,
         at_us=at_us,
         node=expect_node(node),
-        retry_us=retry_us,
     )
 
 

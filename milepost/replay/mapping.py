@@ -12,9 +12,10 @@ they were), failed for good, or done.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import msgpack
@@ -27,9 +28,9 @@ from milepost.replay.columns import (
     unpack_integers,
 )
 from milepost.replay.events import TaskError
-from milepost.replay.fragment import MapSpec
+from milepost.replay.fragment import ChunkItems, MapSpec
 from milepost.replay.payload import Encoding, Payload, inline
-from milepost.replay.ranges import Range, Ranges
+from milepost.replay.ranges import Ranges
 
 Run: TypeAlias = tuple[int, int, int]
 """Items from the first to below the second, all in the attempt of this number."""
@@ -64,7 +65,6 @@ class MapState:
         attempts: For items below ``fresh`` whose present attempt is not the first, its number.
         failures: For items that failed since the last resume, how often.
         failed: The errors of items that failed for good.
-        delayed: Items whose next attempt is not due yet; with 1 if they are suspect, else 0.
         under_way: How many items are in slices.
         done: How many items have their value.
     """
@@ -73,9 +73,9 @@ class MapState:
         "_chunk_payloads",
         "_chunk_starts",
         "_chunk_stops",
+        "_stored_stops",
         "attempts",
         "catches",
-        "delayed",
         "done",
         "failed",
         "failures",
@@ -95,12 +95,13 @@ class MapState:
         self.attempts: dict[int, int] = {}
         self.failures: dict[int, int] = {}
         self.failed: dict[int, TaskError] = {}
-        self.delayed: dict[int, int] = {}
         self.under_way = 0
         self.done = 0
         self._chunk_starts: array[int] = array("q")
         self._chunk_stops: array[int] = array("q")
         self._chunk_payloads: list[Payload] = []
+        counts = spec.items.counts if isinstance(spec.items, ChunkItems) else ()
+        self._stored_stops: array[int] = array("q", accumulate(counts))
 
     @property
     def width(self) -> int:
@@ -110,7 +111,7 @@ class MapState:
     @property
     def pending(self) -> int:
         """How many items can be scheduled."""
-        return self.width - self.done - self.under_way - len(self.failed) - len(self.delayed)
+        return self.width - self.done - self.under_way - len(self.failed)
 
     def present_attempt(self, item: int) -> int:
         """Returns how many attempts of ``item`` were scheduled and not handed back."""
@@ -171,16 +172,6 @@ class MapState:
         else:
             self.requeued.add(start, stop)
 
-    def put_off(self, item: int, suspects: int) -> None:
-        """Lets an item that was under way be scheduled again later."""
-        self.under_way -= 1
-        self.delayed[item] = suspects
-
-    def take_due(self, item: int) -> None:
-        """Lets an item that was put off be scheduled again."""
-        self.under_way += 1
-        self.put_back(item, item + 1, self.delayed.pop(item))
-
     def commit(self, start: int, stop: int, payload: Payload) -> None:
         """Gives items that were under way their values."""
         at = bisect_left(self._chunk_starts, start)
@@ -223,6 +214,17 @@ class MapState:
             strict=True,
         )
         return list(rows)
+
+    def find_stored(self, low: int, high: int) -> list[tuple[int, int, Payload]]:
+        """Returns the chunks that hold some of these values, of what the map is over."""
+        assert isinstance(self.spec.items, ChunkItems), self.spec
+        stops, counts = self._stored_stops, self.spec.items.counts
+        first = bisect_right(stops, low)
+        last = bisect_left(stops, high, first) + 1
+        return [
+            (stops[at] - counts[at], stops[at], self.spec.items.payloads[at])
+            for at in range(first, min(last, len(stops)))
+        ]
 
 
 def pack_mapped(task: int, caught: bool) -> Payload:
@@ -306,8 +308,3 @@ def pack_listed(payloads: list[Payload]) -> bytes:
     """Returns the content of a payload of encoding LISTED."""
     packed: bytes = msgpack.packb([pack_payload(each) for each in payloads], use_bin_type=True)
     return packed
-
-
-def intersect(start: int, stop: int, low: int, high: int) -> Range:
-    """Returns what two ranges that overlap have in common."""
-    return max(start, low), min(stop, high)

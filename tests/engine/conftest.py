@@ -92,6 +92,7 @@ class Disk(RefMemo):
         super().__init__()
         self.store = open_store(str(folder))
         self.uri = self.store.uri
+        self.location = (self.uri, WORKFLOW, 1)
 
     def __call__(self, parts: Sequence[bytes | memoryview], /) -> tuple[bytes, int]:
         digest, size = put_blob(self.store, WORKFLOW, 1, parts)

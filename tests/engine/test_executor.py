@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import ray
 
-from milepost.engine import executor, references
+from milepost.engine import executor, references, supply
 from milepost.engine.context import current_task
-from milepost.engine.executor import REPORT_INTERVAL_S, TEXT_CHARS_MAX, run_slice
+from milepost.engine.executor import run_slice
 from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize
+from milepost.engine.supply import TEXT_CHARS_MAX
+from milepost.engine.watching import REPORT_INTERVAL_S
 from milepost.errors import StorageUnavailableError
 from milepost.replay.payload import Encoding, Payload, unpack_plain
 from slice_bench import Bench, fail_with, gather, task
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "_describe_worker", lambda: "node:1")
+    monkeypatch.setattr(supply, "describe_worker", lambda: "node:1")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from ray.exceptions import RayActorError
 
 import milepost
-from milepost.engine import executor, listener_host
+from milepost.engine import listener_host, supply
 from milepost.engine.compiler import compile_dag
 from milepost.engine.listener import EventListener, TimerListener, listen, wait_for_event
 from milepost.engine.listener_host import ListenerHost
@@ -30,7 +30,7 @@ LATER_S = 0.05
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "_describe_worker", lambda: "node:1")
+    monkeypatch.setattr(supply, "describe_worker", lambda: "node:1")
     monkeypatch.setattr(listener_host, "GRACE_S", LATER_S)
     CALLS.clear()
 

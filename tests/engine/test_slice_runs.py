@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from milepost.engine import executor
+from milepost.engine import executor, supply
 from milepost.engine.messages import WorkerReport
 from milepost.engine.payloads import INLINE_BYTES_MAX
 from slice_bench import Bench, fail_with, gather, task
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "_describe_worker", lambda: "node:1")
+    monkeypatch.setattr(supply, "describe_worker", lambda: "node:1")
 
 
 @pytest.fixture

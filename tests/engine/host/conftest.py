@@ -12,21 +12,21 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import msgpack
 import pytest
 
 from front_desk import FrontDesk
-from milepost.engine import dispatcher, hosting
-from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
+from local_engine import Engine
+from milepost.engine import dispatcher, functions, hosting, supply
+from milepost.engine.host import AnySlice, Delivery, SliceLostError, WorkflowHost
 from milepost.engine.messages import WorkerReport
 from milepost.errors import MilepostError, StorageUnavailableError, WorkflowNotFoundError
 from milepost.journal import MemoryStore, load_state, read_journal
 from milepost.journal.states import own_state
 from milepost.journal.store import Appender, Part
 from milepost.replay.codec import decode_all
-from milepost.replay.decide import RunSlice
 from milepost.replay.events import Event, TaskError, TasksCommitted, WorkflowCreated
 from milepost.replay.fold import apply
 from milepost.replay.fragment import Fragment
@@ -35,6 +35,9 @@ from milepost.replay.invariants import check
 from milepost.replay.payload import Payload, inline
 from milepost.replay.state import State, Status
 from virtual_time import VirtualLoop
+
+if TYPE_CHECKING:
+    from tests.engine.conftest import Disk, Objects
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -201,7 +204,7 @@ class Desk:
         closed: Whether the host stopped listening, or everything was said.
     """
 
-    def __init__(self, order: RunSlice) -> None:
+    def __init__(self, order: AnySlice) -> None:
         self.order = order
         self.closed = False
         self._mail: asyncio.Queue[Delivery | Exception | None] = asyncio.Queue()
@@ -272,12 +275,8 @@ class Desk:
         """Says nothing more."""
         self._mail.put_nowait(None)
 
-    def begins(self) -> None:
-        """Says that its worker has begun."""
-        self.send(WorkerReport(node="n1", began=True), last=False)
-
-    def dies(self, reason: str = "killed", kind: str = "crash") -> None:
-        self.breaks(SliceLostError(reason, kind))
+    def dies(self, reason: str = "killed") -> None:
+        self.breaks(SliceLostError(reason))
 
     def breaks(self, error: Exception) -> None:
         """Lets the workers raise ``error`` instead of a report."""
@@ -305,7 +304,7 @@ class Workers:
         self.riders_max = 0
         self.desks: list[Desk] = []
 
-    async def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
+    async def run(self, host: WorkflowHost, slice_: AnySlice) -> AsyncIterator[Delivery]:
         desk = Desk(slice_)
         self.desks.append(desk)
         async for delivery in desk.listen():
@@ -453,6 +452,21 @@ def stage(request: pytest.FixtureRequest, new_stage: Callable[..., Stage]) -> It
 def play_fixture() -> Callable[[Coroutine[Any, Any, T]], T]:
     """Returns :func:`play`, for tests that are not coroutines themselves."""
     return play
+
+
+@pytest.fixture
+def engine(
+    disk: Disk,
+    objects: Objects,
+    new_stage: Callable[..., Stage],
+    creation: Callable[..., WorkflowCreated],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Engine:
+    monkeypatch.setattr(supply, "describe_worker", lambda: "node:1")
+
+    monkeypatch.setattr(functions, "_loaded", type(functions._loaded)())
+    monkeypatch.setattr(functions, "_origins", type(functions._origins)())
+    return Engine(disk, objects, new_stage().threads, play, creation)
 
 
 class NoLease:

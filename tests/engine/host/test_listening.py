@@ -64,6 +64,7 @@ class Room:
     def ask(self, number: int, env: Any = None) -> asyncio.Task[WorkerReport]:
         async def run() -> WorkerReport:
             async for report, _ in self.listening.run(order(number), env):
+                assert isinstance(report, WorkerReport)
                 return report
             raise AssertionError("no report")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from milepost.engine.host import Delivery, WorkflowHost
-from milepost.replay.decide import RunSlice
+from milepost.engine.host import AnySlice, Delivery, WorkflowHost
 
 if TYPE_CHECKING:
     from tests.engine.host.conftest import Stage
@@ -32,7 +31,7 @@ async def test_a_value_is_alive_before_the_tasks_that_take_it_are_sent(stage: St
     seen: list[object] = []
     run = stage.workers.run
 
-    def watch(host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
+    def watch(host: WorkflowHost, slice_: AnySlice) -> AsyncIterator[Delivery]:
         seen.append(host.objects.find(0))
         return run(host, slice_)
 

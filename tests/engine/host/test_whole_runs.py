@@ -5,123 +5,14 @@ Orders and values go through pickle on their way to the worker and back, as betw
 
 from __future__ import annotations
 
-import asyncio
-import pickle
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
 import numpy as np
-import pytest
 import ray
 
-from milepost.engine import executor, functions
-from milepost.engine.compiler import compile_dag
-from milepost.engine.executor import run_slice
-from milepost.engine.host import Delivery, WorkflowHost
-from milepost.engine.messages import WorkerReport
-from milepost.engine.payloads import deserialize
-from milepost.engine.workers import _build_order
-from milepost.journal.states import load_state, own_state
-from milepost.replay.decide import RunSlice
-from milepost.replay.events import WorkflowCreated
-from milepost.replay.invariants import check
-from milepost.replay.state import State, Status
-
 if TYPE_CHECKING:
-    from tests.engine.conftest import Disk, Objects
-    from tests.engine.host.conftest import Stage, Threads
-
-
-class LocalWorkers:
-    """Runs slices in this process, at once; large values become objects.
-
-    Attributes:
-        taken: Values that came as objects rather than out of a blob.
-    """
-
-    slices_max = 2
-    riders_max = 20
-
-    def __init__(self, disk: Disk, objects: Objects) -> None:
-        self.taken = 0
-        self._disk = disk
-        self._objects = objects
-
-    async def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
-        refs: dict[int, Any] = {}
-        order = pickle.loads(cloudpickle.dumps(_build_order(host, slice_, self._disk.uri, refs)))
-        self.taken += len(refs)
-        delivered = run_slice(order, list(refs.values()), *map(self._objects.get, refs.values()))
-        for report in delivered:
-            assert isinstance(report, WorkerReport)
-            await asyncio.sleep(0.001)
-            objects = {task: self._objects.put(next(delivered)) for task in report.objects}
-            yield pickle.loads(pickle.dumps(report)), objects
-
-
-class Engine:
-    """Runs DAGs on a folder."""
-
-    def __init__(
-        self,
-        disk: Disk,
-        objects: Objects,
-        threads: Threads,
-        play: Callable[..., Any],
-        creation: Callable[..., WorkflowCreated],
-    ) -> None:
-        self.disk = disk
-        self.workers = LocalWorkers(disk, objects)
-        self.threads = threads
-        self._play = play
-        self._creation = creation
-
-    def run(self, dag: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Returns the result of ``dag``; raises AssertionError if it has none."""
-        fragment = compile_dag(dag, self.disk, arguments, keywords)
-        base = self._creation(())
-        created = WorkflowCreated(
-            workflow_id="w",
-            at_us=0,
-            fragment=fragment,
-            metadata=base.metadata,
-            environment=base.environment,
-            durability="pipelined",
-            versions="",
-        )
-        self._play(self._host(created))
-        state = self.stored()
-        check(state)
-        assert state.status is Status.SUCCESSFUL, state.failed
-        assert state.result is not None
-        return deserialize(state.result, self.disk)
-
-    async def _host(self, created: WorkflowCreated) -> None:
-        state, writer = own_state(self.disk.store, "w", "owner")
-        host = WorkflowHost(state, writer, self.workers, self.threads, lambda: 0, lambda host: None)
-        await host.create(created, "owner")
-        while not host.ended:
-            await host.change()
-        assert host.stopped is None
-
-    def stored(self) -> State:
-        return load_state(self.disk.store, "w")
-
-
-@pytest.fixture
-def engine(
-    disk: Disk,
-    objects: Objects,
-    new_stage: Callable[..., Stage],
-    play: Callable[..., Any],
-    creation: Callable[..., WorkflowCreated],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Engine:
-    monkeypatch.setattr(executor, "_describe_worker", lambda: "node:1")
-    monkeypatch.setattr(functions, "_loaded", type(functions._loaded)())
-    monkeypatch.setattr(functions, "_origins", type(functions._origins)())
-    return Engine(disk, objects, new_stage().threads, play, creation)
+    from local_engine import Engine
 
 
 def task(function: Callable[..., Any]) -> Any:

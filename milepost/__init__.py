@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         sleep,
         wait_for_event,
     )
+    from milepost.engine.retry import Retry
 
 CANCELED = WorkflowStatus.CANCELED
 FAILED = WorkflowStatus.FAILED
@@ -65,6 +66,7 @@ __all__ = [
     "SUCCESSFUL",
     "EventListener",
     "MapResult",
+    "Retry",
     "WorkflowCancellationError",
     "WorkflowError",
     "WorkflowExecutionError",

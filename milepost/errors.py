@@ -256,6 +256,26 @@ class TaskCrashedError(MilepostError):
         return f"the worker that ran task {self.task_id!r} died: {self.reason}"
 
 
+class TaskOutOfMemoryError(TaskCrashedError):
+    """The worker process of a task was killed because its node ran out of memory."""
+
+
+class NodeLostError(TaskCrashedError):
+    """The node on which a task ran was lost."""
+
+
+class TaskTimeoutError(MilepostError, TimeoutError):
+    """A task ran longer than its ``timeout_s`` and was ended."""
+
+    def __init__(self, task_id: str, reason: str) -> None:
+        super().__init__(task_id, reason)
+        self.task_id = task_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"task {self.task_id!r} was ended: {self.reason}"
+
+
 class StorageUnavailableError(MilepostError):
     """The storage refused or failed an operation (full, unreachable, no permission, I/O error)."""
 

@@ -13,6 +13,11 @@ import milepost
 from milepost import WorkflowStatus, errors, exceptions
 
 SIGNATURES = {
+    "Retry": (
+        "(*, max_attempts: 'int | None' = 3, delay_s: 'float' = 1.0, backoff: 'float' = 2.0, "
+        "max_delay_s: 'float' = 300.0, jitter: 'float' = 0.1, "
+        "on: 'Sequence[ExceptionType] | None' = None) -> None"
+    ),
     "cancel": "(workflow_id: 'str') -> 'None'",
     "continuation": "(dag: 'Any') -> 'Any'",
     "current": "() -> 'TaskContext'",
@@ -40,6 +45,7 @@ SIGNATURES = {
     "options": (
         "(*, task_id: 'str | None' = None, metadata: 'dict[str, Any] | None' = None, "
         "catch_exceptions: 'bool | None' = None, checkpoint: 'bool | None' = None, "
+        "retry: 'Retry | None' = None, timeout_s: 'float | None' = None, "
         "**unknown: 'Any') -> 'GivenOptions'"
     ),
     "recover": "(force: 'Sequence[str]' = ()) -> 'list[Recovered]'",
@@ -95,8 +101,9 @@ ERRORS = {
         "IllegalEventError": {},
         "LostOwnershipError": {},
         "StorageUnavailableError": {},
-        "TaskCrashedError": {},
+        "TaskCrashedError": {"NodeLostError": {}, "TaskOutOfMemoryError": {}},
         "TaskRaisedError": {},
+        "TaskTimeoutError": {},
         "TooManyWorkflowsError": {},
         "UnsupportedFormatError": {},
     },

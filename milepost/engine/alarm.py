@@ -26,7 +26,7 @@ class Alarm:
     def set(self, state: State) -> None:
         """Looks when the next wait of ``state`` ends; only a workflow that runs has such."""
         running = state.status is Status.RUNNING
-        due_us = state.dues[0][0] if running and state.dues else 0
+        due_us = _find_due(state) if running else 0
         if due_us == self._due_us and (self._timer is not None or not due_us):
             return
         self.stop()
@@ -52,3 +52,9 @@ class Alarm:
             return
         self.stop()
         self._wake()
+
+
+def _find_due(state: State) -> int:
+    """Returns the first time at which a wait ends or an attempt is due, 0 if there is none."""
+    heads = [heap[0][0] for heap in (state.dues, state.put_off) if heap]
+    return min(heads, default=0)

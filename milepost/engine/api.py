@@ -31,6 +31,7 @@ from milepost.engine.parcels import ParcelCollector
 from milepost.engine.payloads import away_from_home
 from milepost.engine.plain import execute
 from milepost.engine.recovery import Recovered
+from milepost.engine.retry import Retry
 from milepost.engine.session import Session, connect
 from milepost.engine.waiting import sleep
 from milepost.errors import (
@@ -46,6 +47,7 @@ from milepost.replay.state import DURABILITIES, Status
 __all__ = [
     "EventListener",
     "MapResult",
+    "Retry",
     "cancel",
     "continuation",
     "current",

@@ -73,6 +73,8 @@ class SliceRun(Supply):
     def report(self, aside: Aside | None = None) -> Iterator[Any]:
         """Runs all tasks; yields what :func:`run_slice` does."""
         with self._watch.look(aside):
+            if self._order.timed:
+                yield WorkerReport(node=self._report.node, began=True)
             yield from self._run_all()
         self._report.last = True
         yield from self._deliver()

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from milepost.engine.alarm import Alarm
@@ -19,6 +20,7 @@ from milepost.engine.costs import CostTable
 from milepost.engine.messages import ItemReport, WorkerReport
 from milepost.engine.objects import ObjectTable
 from milepost.engine.references import RefTable
+from milepost.engine.timing import TimeLimits
 from milepost.errors import (
     EngineUnavailableError,
     LostOwnershipError,
@@ -32,6 +34,7 @@ from milepost.replay.decide_items import RunItems
 from milepost.replay.events import (
     Event,
     ItemsScheduled,
+    RetriesDue,
     TasksScheduled,
     WaitsBegan,
     WaitsEnded,
@@ -66,12 +69,17 @@ BACKLOG_BYTES_MAX = 32 * 2**20
 the workers holds the workers back; their results do not pile up in memory."""
 
 
-_ABOUT_WAITING = (WaitsBegan, WaitsEnded)
+_ABOUT_WAITING = (WaitsBegan, WaitsEnded, RetriesDue)
 _ABOUT_SCHEDULING = (TasksScheduled, ItemsScheduled)
 
 
 class SliceLostError(Exception):
-    """The worker of a slice died or never came to be."""
+    """The worker of a slice died or never came to be; ``kind`` as errors of tasks name it."""
+
+    def __init__(self, reason: str, kind: str = "crash") -> None:
+        super().__init__(reason, kind)
+        self.reason = reason
+        self.kind = kind
 
 
 class Workers(Protocol):
@@ -145,6 +153,7 @@ class WorkflowHost:
         self._lazy_wake: asyncio.TimerHandle | None = None
         self._running: dict[int, asyncio.Task[None]] = {}
         self._watchers: list[asyncio.Future[None]] = []
+        self._time_limits = TimeLimits()
         self._alarm = Alarm(now_us, self._feed_work)
         self._flusher: asyncio.Task[None] | None = None
 
@@ -420,34 +429,62 @@ class WorkflowHost:
 
     async def _run_slice(self, slice_: AnySlice) -> None:
         try:
-            reason = await self._follow_slice(slice_)
+            reason, kind = await self._follow_slice(slice_)
             self._running.pop(slice_.slice, None)
             if slice_.slice in self.state.slices or slice_.slice in self.state.item_slices:
                 # it has tasks that nobody will report
                 self.objects.forget_inputs(self.state, slice_.tasks)
                 self._feed(
                     SliceLost(
-                        slice=slice_.slice, epoch=slice_.epoch, reason=reason, at_us=self._now_us()
+                        slice=slice_.slice,
+                        epoch=slice_.epoch,
+                        reason=reason,
+                        at_us=self._now_us(),
+                        kind=kind,
                     )
                 )
             self._feed_work()
         except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
             self._stop(error)
+        finally:
+            self._time_limits.stop(slice_.slice)
         self._wake.set()
 
-    async def _follow_slice(self, slice_: AnySlice) -> str:
-        """Takes the reports of a slice; returns why what it did not report is lost."""
+    async def _follow_slice(self, slice_: AnySlice) -> tuple[str, str]:
+        """Takes the reports of a slice; returns why what it did not report is lost, and a kind."""
         last = False
         try:
             async for report, objects in self._workers.run(self, slice_):
                 last = report.last
-                if isinstance(report, ItemReport):
+                if report.began:
+                    self._begin_timing(slice_)
+                elif isinstance(report, ItemReport):
                     self._take_items(slice_, report)
                 else:
                     self._take_report(slice_, report, objects)
         except SliceLostError as error:
-            return str(error) or "its worker died"
-        return "its worker left tasks out" if last else "its worker stopped without a last report"
+            return error.reason or "its worker died", error.kind
+        reason = "left tasks out" if last else "stopped without a last report"
+        return f"its worker {reason}", "crash"
+
+    def _begin_timing(self, slice_: AnySlice) -> None:
+        limit_us = self.state.graph.options[slice_.option].timeout_us
+        self._time_limits.start(slice_.slice, limit_us, partial(self._time_out, slice_, limit_us))
+
+    def _time_out(self, slice_: AnySlice, limit_us: int) -> None:
+        """Ends a slice whose task runs longer than it may, and goes on."""
+        late = SliceLost(
+            slice=slice_.slice,
+            epoch=slice_.epoch,
+            reason=f"it ran longer than its time limit of {limit_us / 1e6:g} s",
+            at_us=self._now_us(),
+            kind="timeout",
+        )
+        try:
+            self._feed(late)
+            self._feed_work()
+        except Exception as error:  # noqa: BLE001  a host that cannot go on must say so
+            self._stop(error)
 
     def _take_items(self, slice_: AnySlice, report: ItemReport) -> None:
         self._costs.add_items(self.state, slice_.tasks[0], report)
@@ -505,6 +542,7 @@ class WorkflowHost:
         self.stopped = self.stopped or error
         self._deferred.clear()
         self._alarm.stop()
+        self._time_limits.stop_all()
         for task in self._running.values():
             task.cancel()
         self._wake.set()

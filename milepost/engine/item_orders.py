@@ -53,6 +53,7 @@ def build_item_order(
         values=values,
         refs={node: at for at, node in enumerate(refs)},
         retry_errors=graph.options[slice_.option].retry_errors,
+        timed=graph.options[slice_.option].timeout_us > 0,
     )
 
 

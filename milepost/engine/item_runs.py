@@ -86,6 +86,8 @@ class _ItemRun(Supply):
 
     def report(self, aside: Aside | None) -> Iterator[ItemReport]:
         with self._watch.look(aside):
+            if self._order.timed:
+                yield ItemReport(node=self.worker, began=True)
             yield from self._run_all()
         yield self._take_report(last=True)
 

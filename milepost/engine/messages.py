@@ -79,6 +79,7 @@ class SliceOrder:
         values: The values of inputs that are stored inline or as blobs, by node.
         refs: For inputs that are Ray objects, by node, their place among the refs sent along.
         retry_errors: Which exceptions are worth another attempt, as in the task options.
+        timed: Whether the owner has to know when the worker begins.
     """
 
     storage: str = field(repr=False)
@@ -93,6 +94,7 @@ class SliceOrder:
     values: dict[int, Payload]
     refs: dict[int, int]
     retry_errors: Payload
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,7 @@ class ItemOrder:
     values: dict[int, Payload]
     refs: dict[int, int]
     retry_errors: Payload
+    timed: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,6 +169,7 @@ class ItemReport:
         duration_us: How long they took together.
         handed_back: Runs that were not started and never will be.
         objects: None: values of items travel in their payloads.
+        began: Whether this tells no more than that the worker has begun.
         last: Whether the slice is over.
     """
 
@@ -178,6 +182,7 @@ class ItemReport:
     raised: list[ItemRaised] = field(default_factory=list)
     handed_back: list[tuple[int, int]] = field(default_factory=list)
     objects: tuple[()] = ()
+    began: bool = False
     last: bool = False
 
 
@@ -189,6 +194,7 @@ class WorkerReport:
         handed_back: Tasks that were not started and never will be, with their attempts.
         objects: Tasks whose values the worker sends as Ray objects right behind this report, in
             this order.
+        began: Whether this tells no more than that the worker has begun.
         last: Whether the slice is over.
     """
 
@@ -202,6 +208,7 @@ class WorkerReport:
     continued: list[Continued] = field(default_factory=list)
     handed_back: list[tuple[int, int]] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
+    began: bool = False
     last: bool = False
 
 

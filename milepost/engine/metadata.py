@@ -59,8 +59,24 @@ def _describe_options(options: TaskOptions) -> dict[str, Any]:
         "catch_exceptions": options.catch_exceptions,
         "retry_exceptions": _show(options.retry_errors),
         "checkpoint": options.checkpoint,
+        **_describe_limits(options),
         "ray_options": _show(options.ray),
     }
+
+
+def _describe_limits(options: TaskOptions) -> dict[str, Any]:
+    """Tells of delays and time limits where there are some."""
+    told: dict[str, Any] = {}
+    if options.timeout_us:
+        told["timeout_s"] = options.timeout_us / US_PER_S
+    if (backoff := options.backoff) is not None:
+        told["retry_delays"] = {
+            "delay_s": backoff.delay_us / US_PER_S,
+            "backoff": backoff.factor,
+            "jitter": backoff.jitter,
+            "max_delay_s": backoff.delay_us_max / US_PER_S,
+        }
+    return told
 
 
 def _show(payload: Payload | None) -> Any:

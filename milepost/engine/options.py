@@ -13,8 +13,9 @@ from typing import Any, TypeVar, cast
 from ray.remote_function import RemoteFunction
 
 from milepost.engine.payloads import Sink, serialize
+from milepost.engine.retry import Retry, check_timeout, read_retry, to_us
 from milepost.errors import InvalidOptionError, NotSerializableError
-from milepost.replay.fragment import TaskOptions
+from milepost.replay.fragment import Backoff, TaskOptions
 from milepost.replay.payload import Encoding, Payload, inline, pack_plain
 
 Function = TypeVar("Function")
@@ -57,6 +58,8 @@ def options(
     metadata: dict[str, Any] | None = None,
     catch_exceptions: bool | None = None,
     checkpoint: bool | None = None,
+    retry: Retry | None = None,
+    timeout_s: float | None = None,
     **unknown: Any,
 ) -> GivenOptions:
     """Sets what a durable task has beyond a Ray task.
@@ -76,6 +79,11 @@ def options(
         checkpoint: False says that the value need not be stored; by default as for the task whose
             continuation it belongs to. So far every value is stored all the same, so that nothing
             that has finished runs again.
+        retry: How often and when a task that failed is tried again, instead of Ray's
+            ``max_retries`` and ``retry_exceptions``.
+        timeout_s: How long an attempt may run, in seconds from when its worker begins. One that
+            runs longer is ended by force, with the Ray tasks it started, and has failed with a
+            TaskTimeoutError. Such tasks travel to their workers one by one.
         **unknown: There are no others; options of Ray are given to Ray.
 
     Returns:
@@ -93,19 +101,17 @@ def options(
     if unknown:
         raise InvalidOptionError(
             f"milepost.options() has no {', '.join(map(repr, unknown))}, but task_id, metadata, "
-            f"catch_exceptions and checkpoint; options of Ray go to f.options() or @ray.remote()"
+            f"catch_exceptions, checkpoint, retry and timeout_s; options of Ray go to f.options() "
+            f"or @ray.remote()"
         )
-    if task_id is not None:
-        _require_task_id(task_id)
-    _require_bool("catch_exceptions", catch_exceptions)
-    _require_bool("checkpoint", checkpoint)
-    if metadata is not None:
-        pack_metadata(metadata)
+    _check(task_id, metadata, catch_exceptions, checkpoint, retry, timeout_s)
     chosen = {
         "task_id": task_id,
         "metadata": metadata,
         "catch_exceptions": catch_exceptions,
         "checkpoint": checkpoint,
+        "retry": None if retry is None else retry.to_label(),
+        "timeout_s": timeout_s,
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     return make_label(given)
@@ -120,6 +126,26 @@ def read_label(options: dict[str, Any]) -> dict[str, Any]:
     """Returns the options of ours among those of a task, as :func:`make_label` took them."""
     given: dict[str, Any] = json.loads((options.get(_LABELS) or {}).get(_LABEL, "{}"))
     return given
+
+
+def _check(
+    task_id: object,
+    metadata: object,
+    catch_exceptions: object,
+    checkpoint: object,
+    retry: object,
+    timeout_s: object,
+) -> None:
+    if task_id is not None:
+        _require_task_id(task_id)
+    _require_bool("catch_exceptions", catch_exceptions)
+    _require_bool("checkpoint", checkpoint)
+    if metadata is not None:
+        pack_metadata(metadata)
+    if not isinstance(retry, Retry | None):
+        raise InvalidOptionError(f"retry must be a milepost.Retry, not {retry!r}")
+    if timeout_s is not None:
+        check_timeout(timeout_s)
 
 
 def _require_task_id(task_id: object) -> None:
@@ -177,16 +203,17 @@ def pack_options(options: dict[str, Any], task: str, sink: Sink) -> PackedOption
             f"result (return a tuple)"
         )
     given = read_label(options)
-    retries = options.get("max_retries")
-    retries = MAX_RETRIES_DEFAULT if retries is None else retries
+    retries, retry_on, backoff = _read_retries(options, given)
     try:
         how = TaskOptions(
             max_retries=retries,
-            retry_errors=serialize(_normalize(options.get("retry_exceptions", False)), sink),
+            retry_errors=serialize(_normalize(retry_on), sink),
             ray=serialize(_select_ray_options(options), sink),
             catch_exceptions=given.get("catch_exceptions", False),
             checkpoint=given.get("checkpoint"),
             waits_for=given.get(WAITS_FOR, ""),
+            backoff=backoff,
+            timeout_us=to_us(given.get("timeout_s", 0)),
         )
     except NotSerializableError as error:
         raise NotSerializableError(f"options of task {task}: {error}") from error
@@ -196,6 +223,17 @@ def pack_options(options: dict[str, Any], task: str, sink: Sink) -> PackedOption
         metadata=None if metadata is None else pack_metadata(metadata),
         how=how,
     )
+
+
+def _read_retries(
+    options: dict[str, Any], given: dict[str, Any]
+) -> tuple[int, Any, Backoff | None]:
+    """Returns how often a task is repeated, on which exceptions, and after which delays if any."""
+    if "retry" in given:
+        return read_retry(given["retry"])
+    retries = options.get("max_retries")
+    retries = MAX_RETRIES_DEFAULT if retries is None else retries
+    return retries, options.get("retry_exceptions", False), None
 
 
 def _normalize(retry_exceptions: Any) -> Any:

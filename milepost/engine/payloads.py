@@ -27,9 +27,12 @@ from ray.exceptions import RayError
 from milepost.engine.mapped import MapResult
 from milepost.errors import (
     MilepostError,
+    NodeLostError,
     NotSerializableError,
     TaskCrashedError,
+    TaskOutOfMemoryError,
     TaskRaisedError,
+    TaskTimeoutError,
 )
 from milepost.replay.catching import unpack_caught
 from milepost.replay.composing import unpack_tuple
@@ -272,10 +275,18 @@ def deserialize(payload: Payload, source: Source) -> Any:
     raise ValueError(f"payload encoding {payload.encoding} is not known")
 
 
+_LOST: dict[str, Callable[[str, str], MilepostError]] = {
+    "crash": TaskCrashedError,
+    "memory": TaskOutOfMemoryError,
+    "node": NodeLostError,
+    "timeout": TaskTimeoutError,
+}
+
+
 def open_error(task_id: str, error: TaskError, source: Source) -> BaseException:
     """Returns the exception with which a task failed, or one that stands for it."""
-    if error.kind == "crash":
-        return TaskCrashedError(task_id, error.message)
+    if error.kind in _LOST:
+        return _LOST[error.kind](task_id, error.message)
     if error.exception is not None:
         try:
             cause = deserialize(error.exception, source)

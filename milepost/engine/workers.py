@@ -10,7 +10,13 @@ from functools import cache, partial
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayError,
+)
 
 from milepost.engine.arguments import constant_positions
 from milepost.engine.environment import build_runtime_env
@@ -181,7 +187,7 @@ async def _bring(generator: Any, mailbox: _Mailbox) -> None:
             mailbox.put_nowait((report, await _take_objects(report, generator)))
         mailbox.put_nowait(None)
     except (RayError, StopAsyncIteration) as error:
-        lost = SliceLostError(_describe(error))
+        lost = SliceLostError(_describe(error), _find_kind(error))
         lost.__cause__ = error
         mailbox.put_nowait(lost)
 
@@ -196,6 +202,21 @@ async def _take_objects(report: WorkerReport, generator: Any) -> dict[int, Any]:
         for task in report.objects:
             objects[task] = await anext(generator)
     return objects
+
+
+def _find_kind(error: BaseException) -> str:
+    """Returns why a slice was lost, as errors of tasks name it."""
+    for kind, types in _KINDS.items():
+        if isinstance(error, types):
+            return kind
+    return "crash"
+
+
+_KINDS: dict[str, tuple[type[BaseException], ...]] = {
+    "memory": (OutOfMemoryError,),
+    "node": (NodeDiedError, LocalRayletDiedError),
+    "input": (ObjectLostError,),
+}
 
 
 def _describe(error: BaseException) -> str:
@@ -257,6 +278,7 @@ def _build_order(
         values=values,
         refs={node: at for at, node in enumerate(refs)},
         retry_errors=graph.options[slice_.option].retry_errors,
+        timed=graph.options[slice_.option].timeout_us > 0,
     )
 
 

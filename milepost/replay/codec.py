@@ -23,6 +23,7 @@ from milepost.replay.columns import (
     pack_error,
     pack_integers,
     pack_payload,
+    split_retry,
     unpack_error,
     unpack_integers,
 )
@@ -39,6 +40,7 @@ from milepost.replay.events import (
     ItemsScheduled,
     Noted,
     OwnershipTaken,
+    RetriesDue,
     StatusChanged,
     TasksCommitted,
     TasksHandedBack,
@@ -236,18 +238,13 @@ def _unpack_committed(fields: Fields) -> TasksCommitted:
 
 
 def _pack_failed(event: AttemptFailed) -> Fields:
-    return [
-        event.slice,
-        event.task,
-        event.attempt,
-        pack_error(event.error),
-        event.final,
-        event.at_us,
-        event.node,
-    ]
+    fields = [event.slice, event.task, event.attempt, pack_error(event.error)]
+    fields += [event.final, event.at_us, event.node]
+    return [*fields, event.retry_us] if event.retry_us else fields
 
 
 def _unpack_failed(fields: Fields) -> AttemptFailed:
+    fields, retry_us = split_retry(fields, 7)
     number, task, attempt, error, final, at_us, node = expect_fields(
         fields, int, int, int, list, bool, int, object
     )
@@ -259,6 +256,7 @@ def _unpack_failed(fields: Fields) -> AttemptFailed:
         final=final,
         at_us=at_us,
         node=expect_node(node),
+        retry_us=retry_us,
     )
 
 
@@ -337,6 +335,15 @@ def _unpack_noted(fields: Fields) -> Noted:
     return Noted(text=text, who=who, at_us=at_us)
 
 
+def _pack_due(event: RetriesDue) -> Fields:
+    return [event.at_us]
+
+
+def _unpack_due(fields: Fields) -> RetriesDue:
+    (at_us,) = expect_fields(fields, int)
+    return RetriesDue(at_us=at_us)
+
+
 _CODECS: dict[type, tuple[int, int, Callable[[Any], Fields], Callable[[Fields], Event]]] = {
     WorkflowCreated: (1, 1, _pack_created, _unpack_created),
     OwnershipTaken: (2, 1, _pack_taken, _unpack_taken),
@@ -356,6 +363,7 @@ _CODECS: dict[type, tuple[int, int, Callable[[Any], Fields], Callable[[Fields], 
     ItemFailed: (16, 1, item_codec.pack_failed, item_codec.unpack_failed),
     ItemsLost: (17, 1, item_codec.pack_lost, item_codec.unpack_lost),
     ItemsHandedBack: (18, 1, item_codec.pack_handed_back, item_codec.unpack_handed_back),
+    RetriesDue: (19, 1, _pack_due, _unpack_due),
 }
 """The one table of kinds: event -> kind, version, to fields, from fields."""
 

@@ -131,6 +131,20 @@ def expect_node(node: object) -> str | int:
     raise ValueError(f"a node is of type {type(node).__name__}")
 
 
+def split_retry(fields: list[Any], width: int) -> tuple[list[Any], int]:
+    """Splits off the time of the next attempt, which stands behind ``width`` fields if at all.
+
+    Raises:
+        ValueError: If it is no time.
+    """
+    if len(fields) != width + 1:
+        return fields, 0
+    *fields, retry_us = fields
+    if type(retry_us) is not int or retry_us <= 0:
+        raise ValueError("the time of a retry is no number")
+    return fields, retry_us
+
+
 def pack_error(error: TaskError) -> Packed:
     """Packs why an attempt failed."""
     return [error.kind, error.type, error.message, error.traceback, pack_payload(error.exception)]

@@ -32,7 +32,6 @@ from milepost.replay.events import (
     ItemsScheduled,
     OwnershipTaken,
     StatusChanged,
-    TaskError,
     TasksCommitted,
     TasksHandedBack,
     TasksScheduled,
@@ -52,6 +51,7 @@ from milepost.replay.inputs import (
     TurnCame,
     WorkWanted,
 )
+from milepost.replay.retrying import describe_loss, find_due, find_retry_time, is_exhausted
 from milepost.replay.state import FINAL, Slice, State, Status, TaskState
 
 Item = TypeVar("Item")
@@ -114,7 +114,7 @@ def decide(state: State, happened: Input) -> Decision:
         case ItemsReported():
             return _take_items(state, happened)
         case SliceLost():
-            return _take_loss(state, happened)
+            return _end_late(_take_loss(state, happened), happened)
         case OwnershipGained():
             return _own(state, happened)
         case ResumeAsked():
@@ -178,6 +178,9 @@ def _receive(state: State, arrived: EventArrived) -> Decision:
 def _schedule(state: State, wanted: WorkWanted) -> Decision:
     if state.status is not Status.RUNNING:
         return NOTHING
+    due = find_due(state, wanted.at_us)
+    if due is not None:  # what is ready then, the next look finds
+        return Decision(append=(due,))
     ended = waiting.find_ended(state, wanted.at_us)
     if ended is not None:  # what is ready then, the next look finds
         return _conclude(state, [ended], ended.tasks, [], wanted.at_us)
@@ -297,7 +300,8 @@ def _find_rider(state: State, task: int, seated: Mapping[int, None]) -> int | No
 
 
 def _expect_cost(state: State, task: int, wanted: WorkWanted) -> float:
-    if task in state.suspects:
+    timed = state.graph.options[state.graph.node_options[task]].timeout_us
+    if timed or task in state.suspects:
         return float(wanted.slice_us) + 1
     return wanted.costs_us.get(state.graph.node_functions[task], float(wanted.slice_us) + 1)
 
@@ -512,26 +516,33 @@ def _name_worker(state: State, name: str) -> str | int:
 
 
 def _failed(state: State, report: SliceReported, raised: Raised) -> AttemptFailed:
+    final, retry_us = _find_next(state, raised.task, report.at_us)
+    final = final or not raised.retryable
     return AttemptFailed(
         slice=report.slice,
         task=raised.task,
         attempt=raised.attempt,
         error=raised.error,
-        final=not raised.retryable or _is_exhausted(state, raised.task),
+        final=final,
         at_us=report.at_us,
         node=_name_worker(state, report.node),
+        retry_us=0 if final else retry_us,
     )
 
 
-def _is_exhausted(state: State, task: int) -> bool:
-    retries_max = state.graph.options[state.graph.node_options[task]].max_retries
-    return retries_max != -1 and state.failures.get(task, 0) >= retries_max
+def _find_next(state: State, task: int, at_us: int) -> tuple[bool, int]:
+    """Tells whether a task that fails now has no further attempt, and when that is due if so."""
+    failures = state.failures.get(task, 0)
+    if is_exhausted(state.graph.options[state.graph.node_options[task]], failures):
+        return True, 0
+    return False, find_retry_time(state, task, -1, failures, at_us)
 
 
 def _take_loss(state: State, lost: SliceLost) -> Decision:
     """Blames a task that was alone with its worker; of several, none can be blamed.
 
-    Listeners of all workflows share a process: none of them can be blamed either.
+    Listeners of all workflows share a process: none of them can be blamed either. Nor can a task
+    of which an input was lost, so that it never began.
     """
     items = state.item_slices.get(lost.slice)
     if items is not None and state.status not in FINAL and lost.epoch == state.epoch:
@@ -541,25 +552,32 @@ def _take_loss(state: State, lost: SliceLost) -> Decision:
         return NOTHING
     tasks = tuple(slice_.outstanding)
     attempts = tuple(state.attempts[task] for task in tasks)
-    listened = state.graph.options[slice_.option].waits_for in LISTENED
-    if listened or len(tasks) > 1:
+    blameless = state.graph.options[slice_.option].waits_for in LISTENED or lost.kind == "input"
+    if blameless or len(tasks) > 1:
         loss = AttemptsLost(
             slice=lost.slice, tasks=tasks, attempts=attempts, reason=lost.reason, at_us=lost.at_us
         )
         return Decision(append=(loss,))
-    error = TaskError(
-        kind="crash", type="TaskCrashedError", message=lost.reason, traceback="", exception=None
-    )
+    final, retry_us = _find_next(state, tasks[0], lost.at_us)
     failure = AttemptFailed(
         slice=lost.slice,
         task=tasks[0],
         attempt=attempts[0],
-        error=error,
-        final=_is_exhausted(state, tasks[0]),
+        error=describe_loss(lost),
+        final=final,
         at_us=lost.at_us,
         node="",
+        retry_us=retry_us,
     )
     return _conclude(state, [failure], (), [failure], lost.at_us)
+
+
+def _end_late(decision: Decision, lost: SliceLost) -> Decision:
+    """Ends the worker of an attempt that ran too long, at once: that is durable or tried again."""
+    if lost.kind != "timeout" or not decision.append:
+        return decision
+    end = CancelSlices(slices=(lost.slice,), sync_first=False)
+    return replace(decision, effects=(end, *decision.effects))
 
 
 def _status(status: Status, reason: str, who: str, at_us: int) -> StatusChanged:

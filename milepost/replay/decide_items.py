@@ -19,10 +19,10 @@ from milepost.replay.events import (
     ItemsHandedBack,
     ItemsLost,
     ItemsScheduled,
-    TaskError,
 )
 from milepost.replay.inputs import ItemRaised, ItemsReported, SliceLost, WorkWanted
 from milepost.replay.mapping import ItemSlice, MapState, Run
+from milepost.replay.retrying import describe_loss, find_retry_time, is_exhausted
 from milepost.replay.state import State
 
 SLICE_ITEMS_MAX = 10_000
@@ -117,6 +117,8 @@ def _cut_slices(state: State, task: int, wanted: WorkWanted, free: int) -> Itera
     cost = wanted.costs_us.get(state.graph.node_functions[task], float(wanted.slice_us))
     fair_share = -(-map_.pending // free)
     size = max(1, min(int(wanted.slice_us / max(cost, 0.01)), SLICE_ITEMS_MAX, fair_share))
+    if state.graph.options[state.graph.node_options[task]].timeout_us:
+        size = 1  # each has its own time limit
     runs: list[Run] = []
     room = size
     for start, stop in map_.requeued:
@@ -194,21 +196,27 @@ def _committed(state: State, slice_: ItemSlice, report: ItemsReported) -> ItemsC
 def _failed(
     state: State, slice_: ItemSlice, report: ItemsReported, raised: ItemRaised
 ) -> ItemFailed:
+    final, retry_us = _find_next(state, slice_, raised.item, report.at_us)
+    final = final or not raised.retryable
     return ItemFailed(
         slice=report.slice,
         task=slice_.task,
         item=raised.item,
         attempt=raised.attempt,
         error=raised.error,
-        final=not raised.retryable or _is_exhausted(state, slice_, raised.item),
+        final=final,
         at_us=report.at_us,
         node=state.workers.get(report.node, report.node),
+        retry_us=0 if final else retry_us,
     )
 
 
-def _is_exhausted(state: State, slice_: ItemSlice, item: int) -> bool:
-    retries_max = state.graph.options[slice_.option].max_retries
-    return retries_max != -1 and state.maps[slice_.task].failures.get(item, 0) >= retries_max
+def _find_next(state: State, slice_: ItemSlice, item: int, at_us: int) -> tuple[bool, int]:
+    """Tells whether an item that fails now has no further attempt, and when that is due if so."""
+    failures = state.maps[slice_.task].failures.get(item, 0)
+    if is_exhausted(state.graph.options[slice_.option], failures):
+        return True, 0
+    return False, find_retry_time(state, slice_.task, item, failures, at_us)
 
 
 def take_loss(state: State, slice_: ItemSlice, lost: SliceLost) -> Event:
@@ -216,18 +224,17 @@ def take_loss(state: State, slice_: ItemSlice, lost: SliceLost) -> Event:
     if len(slice_.outstanding) > 1:
         return ItemsLost(slice=lost.slice, task=slice_.task, reason=lost.reason, at_us=lost.at_us)
     ((item, _),) = slice_.outstanding
-    error = TaskError(
-        kind="crash", type="TaskCrashedError", message=lost.reason, traceback="", exception=None
-    )
+    final, retry_us = _find_next(state, slice_, item, lost.at_us)
     return ItemFailed(
         slice=lost.slice,
         task=slice_.task,
         item=item,
         attempt=state.maps[slice_.task].present_attempt(item),
-        error=error,
-        final=_is_exhausted(state, slice_, item),
+        error=describe_loss(lost),
+        final=final,
         at_us=lost.at_us,
         node="",
+        retry_us=retry_us,
     )
 
 

@@ -72,12 +72,17 @@ class TasksCommitted:
     node: str | int
 
 
+WORKER_DIED = frozenset({"crash", "memory", "node"})
+"""Kinds of errors with which the worker of an attempt was lost, perhaps by the attempt's fault."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskError:
     """Why an attempt failed, as data that can be read without running stored code."""
 
     kind: str
-    """"exception" (user code raised) or "crash" (the worker died)."""
+    """"exception" (user code raised), "timeout" (it ran for too long and was ended), "memory" (its
+    node ran out of memory), "node" (its node was lost) or "crash" (its worker died otherwise)."""
     type: str
     message: str
     traceback: str
@@ -87,7 +92,10 @@ class TaskError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed:
-    """An attempt raised, or its worker died. If ``final``, the task has failed."""
+    """An attempt raised, or its worker died. If ``final``, the task has failed.
+
+    Else the next attempt may start at ``retry_us``, or at once if that is 0.
+    """
 
     slice: int
     task: int
@@ -96,6 +104,7 @@ class AttemptFailed:
     final: bool
     at_us: int
     node: str | int
+    retry_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +225,7 @@ class ItemFailed:
     final: bool
     at_us: int
     node: str | int
+    retry_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +246,13 @@ class ItemsHandedBack:
     task: int
     starts: tuple[int, ...]
     stops: tuple[int, ...]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetriesDue:
+    """All attempts that were put off until this time or an earlier one may start."""
+
     at_us: int
 
 
@@ -275,6 +292,7 @@ Event: TypeAlias = (
     | ItemFailed
     | ItemsLost
     | ItemsHandedBack
+    | RetriesDue
     | StatusChanged
     | Noted
 )

@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterable
 from typing import assert_never
 
 from milepost.errors import IllegalEventError
-from milepost.replay import waiting
+from milepost.replay import retrying, waiting
 from milepost.replay.catching import find_catcher, list_below, list_chain, name_item, pack_caught
 from milepost.replay.composing import make_value
 from milepost.replay.events import (
+    WORKER_DIED,
     AttemptFailed,
     AttemptsLost,
     Event,
@@ -28,6 +29,7 @@ from milepost.replay.events import (
     ItemsScheduled,
     Noted,
     OwnershipTaken,
+    RetriesDue,
     StatusChanged,
     TaskError,
     TasksCommitted,
@@ -145,6 +147,8 @@ def _apply(state: State, event: Event) -> None:
             _end_waits(state, event)
         case EventReceived():
             _receive(state, event)
+        case RetriesDue():
+            _take_due(state, event)
         case Noted():
             pass
         case _:
@@ -175,6 +179,7 @@ def _take_ownership(state: State, event: OwnershipTaken) -> None:
     state.slices.clear()
     state.slice_counts.clear()
     waiting.follow_clock(state, event.at_us)
+    retrying.follow_clock(state, event.at_us)
 
 
 def _change_status(state: State, event: StatusChanged) -> None:
@@ -201,6 +206,7 @@ def _abandon(state: State) -> None:
     for task in (
         *(each for at in state.slices.values() for each in at.outstanding),
         *state.awaited,
+        *retrying.list_put_off(state),
         *{slice_.task: None for slice_ in state.item_slices.values()},
     ):
         _move(state, task, TaskState.DROPPED)
@@ -332,16 +338,26 @@ def _fail(state: State, event: AttemptFailed) -> None:
     _require_outstanding(state, event.slice, (task,), (event.attempt,))
     _require(state.waiting[task] == 0, "an input has no value", task)
     _require_known(state, event.node)
+    _require(retrying.find_fault(event) is None, "a retry that cannot be", event.retry_us)
     state.failures[task] = state.failures.get(task, 0) + 1
     _settle(state, event.slice, (task,))
     _unseat(state, event.slice, (task,))
     _note_worker(state, event.node)
-    if not event.final:
+    if event.retry_us:
+        retrying.put_off(state, event)
+    elif not event.final:
         _make_ready(state, task)
     elif _fail_for_good(state, task, state.graph.task_id(task), event.error, event.at_us):
         return
-    if event.error.kind == "crash":
+    if event.error.kind in WORKER_DIED:
         state.suspects.add(task)
+
+
+def _take_due(state: State, event: RetriesDue) -> None:
+    due = retrying.find_due(state, event.at_us)
+    _require(due is not None, "no retry is due", event.at_us)
+    for task in retrying.take_due(state, event.at_us):
+        restate_map(state, task)
 
 
 def _fail_for_good(state: State, task: int, name: str, error: TaskError, at_us: int) -> bool:
@@ -377,6 +393,7 @@ def _forget_dropped(state: State) -> None:
     for option in list(state.ready):
         _drop_stale(state, option)
     waiting.forget_needless(state)
+    retrying.forget_needless(state)
     close_maps(state)
 
 

@@ -7,8 +7,10 @@ is under way, and READY while none is.
 
 from __future__ import annotations
 
+from milepost.replay import retrying
 from milepost.replay.catching import name_item, pack_caught
 from milepost.replay.events import (
+    WORKER_DIED,
     ItemFailed,
     ItemsCommitted,
     ItemsHandedBack,
@@ -96,11 +98,14 @@ def fail_item(state: State, event: ItemFailed) -> bool:
     item, span = event.item, (event.item, event.item + 1)
     slice_, map_ = _require_outstanding(state, event.slice, event.task, (item,), (item + 1,))
     require(event.attempt == map_.present_attempt(item), "not the present attempt", event.attempt)
+    require(retrying.find_fault(event) is None, "a retry that cannot be", event.retry_us)
     require_known(state, event.node)
     slice_.outstanding.remove(*span)
     map_.failures[item] = map_.failures.get(item, 0) + 1
-    if not event.final:
-        map_.put_back(*span, suspects=int(event.error.kind == "crash"))
+    if event.retry_us:
+        retrying.put_off(state, event, item)
+    elif not event.final:
+        map_.put_back(*span, suspects=int(event.error.kind in WORKER_DIED))
     elif map_.catches:
         map_.commit(*span, pack_caught(name_item(state, event.task, item), event.error))
     else:

@@ -42,6 +42,23 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """How long a task that failed waits for its next attempt.
+
+    Attributes:
+        delay_us: After the first failure.
+        factor: How much longer after each further one.
+        jitter: By what part of itself the delay varies by chance, 0 to 1.
+        delay_us_max: It never grows beyond this.
+    """
+
+    delay_us: int
+    factor: float
+    jitter: float
+    delay_us_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
     """How tasks are run; equal options make one scheduling class.
 
@@ -54,6 +71,8 @@ class TaskOptions:
             beyond the task.
         checkpoint: Whether the value is to be stored; None: as for the task that created it.
         waits_for: "" for a task that a worker runs, else one of ``AWAITED`` or ``LISTENED``.
+        backoff: The delays between attempts, None for none.
+        timeout_us: How long an attempt may run, 0 for any time.
     """
 
     max_retries: int
@@ -62,11 +81,14 @@ class TaskOptions:
     catch_exceptions: bool = False
     checkpoint: bool | None = None
     waits_for: str = ""
+    backoff: Backoff | None = None
+    timeout_us: int = 0
 
     @property
     def is_ordinary(self) -> bool:
         """Whether there is nothing but what the engine and Ray need to run it."""
-        return not (self.catch_exceptions or self.waits_for) and self.checkpoint is None
+        usual = self.checkpoint is None and self.backoff is None
+        return usual and not (self.catch_exceptions or self.waits_for or self.timeout_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

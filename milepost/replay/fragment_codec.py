@@ -6,6 +6,7 @@ them, so that regular graphs (chains, fan-outs, layers) become runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, assert_never
@@ -22,6 +23,7 @@ from milepost.replay.columns import (
 from milepost.replay.fragment import (
     AWAITED,
     LISTENED,
+    Backoff,
     ChunkItems,
     Constant,
     Fragment,
@@ -81,8 +83,17 @@ def _pack_settings(fragment: Fragment) -> list[Any]:
 
 
 def _pack_setting(options: TaskOptions) -> list[Any]:
-    setting = [options.catch_exceptions, options.checkpoint]
-    return [*setting, options.waits_for] if options.waits_for else setting
+    setting = [options.catch_exceptions, options.checkpoint, options.waits_for]
+    limits = [_pack_backoff(options.backoff), options.timeout_us]
+    if limits != [None, 0]:
+        return [*setting, *limits]
+    return setting if options.waits_for else setting[:2]
+
+
+def _pack_backoff(backoff: Backoff | None) -> list[Any] | None:
+    if backoff is None:
+        return None
+    return [backoff.delay_us, backoff.factor, backoff.jitter, backoff.delay_us_max]
 
 
 def _pack_map(spec: MapSpec) -> list[Any]:
@@ -177,10 +188,14 @@ def _unpack_function(packed: object) -> Function:
 
 def _unpack_options(packed: object, settings: object) -> TaskOptions:
     retries, errors, ray = expect_fields(packed, int, object, object)
-    waits_for = ""
+    waits_for, backoff, timeout_us = "", None, 0
+    if type(settings) is list and len(settings) == 5:
+        *settings, backoff, timeout_us = settings
+        if type(timeout_us) is not int or timeout_us < 0:
+            raise ValueError("a time limit is no number")
     if type(settings) is list and len(settings) == 3:
         *settings, waits_for = settings
-        if waits_for not in AWAITED | LISTENED:
+        if waits_for and waits_for not in AWAITED | LISTENED:
             raise ValueError(f"no task waits for {waits_for!r}")
     catch, checkpoint = expect_fields(settings, bool, object)
     if checkpoint not in (None, True, False):
@@ -192,7 +207,18 @@ def _unpack_options(packed: object, settings: object) -> TaskOptions:
         catch_exceptions=catch,
         checkpoint=checkpoint,
         waits_for=waits_for,
+        backoff=_unpack_backoff(backoff),
+        timeout_us=timeout_us,
     )
+
+
+def _unpack_backoff(packed: object) -> Backoff | None:
+    if packed is None:
+        return None
+    delay_us, factor, jitter, most_us = expect_fields(packed, int, float, float, int)
+    if delay_us < 0 or most_us < 0 or not 0 <= jitter <= 1 or not 1 <= factor < math.inf:
+        raise ValueError("a delay is out of its range")
+    return Backoff(delay_us=delay_us, factor=factor, jitter=jitter, delay_us_max=most_us)
 
 
 def _unpack_constant(packed: object) -> Constant:

@@ -156,12 +156,17 @@ class ItemsReported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceLost:
-    """The worker of a slice died; what the slice has not reported is lost."""
+    """The worker of a slice died, or has to; what the slice has not reported is lost.
+
+    Attributes:
+        kind: Why, as errors of tasks name it.
+    """
 
     slice: int
     epoch: int
     reason: str
     at_us: int
+    kind: str = "crash"
 
 
 Input: TypeAlias = (

@@ -19,12 +19,25 @@ def check(state: State) -> None:
     _check_counts(state)
     for task in range(len(state.graph)):
         _check_task(state, task)
+    _check_put_off(state)
     _check_queues(state)
     _check_slices(state)
     _check_waits(state)
     for task in state.maps:
         _check_map(state, task)
     _check_status(state)
+
+
+def _check_put_off(state: State) -> None:
+    entries = [(entry.task, entry.item) for entry in state.put_off]
+    assert len(entries) == len(set(entries)), entries
+    delayed = {(at, -1) for at, kind in enumerate(state.tasks) if kind == TaskState.DELAYED}
+    for task, map_ in state.maps.items():
+        if state.tasks[task] not in (TaskState.COMMITTED, TaskState.DROPPED):
+            delayed |= {(task, item) for item in map_.delayed}
+    assert delayed == set(entries), delayed.symmetric_difference(entries)
+    for place, entry in enumerate(state.put_off[1:], 1):
+        assert state.put_off[(place - 1) // 2] <= entry, (place, state.put_off)
 
 
 def _check_sizes(state: State) -> None:
@@ -111,7 +124,8 @@ def _check_map(state: State, task: int) -> None:
         assert not slices, (task, kind, slices)
         if kind == TaskState.DROPPED or map_.done < map_.width:
             return  # nobody needs the rest
-    parts = sorted([*done, *under_way, *failed, *suspects, *map_.requeued, *fresh])
+    delayed = [(item, item + 1) for item in map_.delayed]
+    parts = sorted([*done, *under_way, *failed, *delayed, *suspects, *map_.requeued, *fresh])
     ends = [0, *(stop for _, stop in parts)]
     assert [start for start, _ in parts] == ends[:-1], (task, parts)
     assert ends[-1] == map_.width, (task, parts)

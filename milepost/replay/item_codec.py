@@ -11,6 +11,7 @@ from milepost.replay.columns import (
     pack_error,
     pack_integers,
     pack_payload,
+    split_retry,
     unpack_error,
     unpack_integers,
 )
@@ -85,20 +86,14 @@ def unpack_committed(fields: Fields) -> ItemsCommitted:
 
 def pack_failed(event: ItemFailed) -> Fields:
     """Returns the fields of the event."""
-    return [
-        event.slice,
-        event.task,
-        event.item,
-        event.attempt,
-        pack_error(event.error),
-        event.final,
-        event.at_us,
-        event.node,
-    ]
+    fields = [event.slice, event.task, event.item, event.attempt, pack_error(event.error)]
+    fields += [event.final, event.at_us, event.node]
+    return [*fields, event.retry_us] if event.retry_us else fields
 
 
 def unpack_failed(fields: Fields) -> ItemFailed:
     """Reads the fields of the event; raises ValueError if they are something else."""
+    fields, retry_us = split_retry(fields, 8)
     number, task, item, attempt, error, final, at_us, node = expect_fields(
         fields, int, int, int, int, list, bool, int, object
     )
@@ -111,6 +106,7 @@ def unpack_failed(fields: Fields) -> ItemFailed:
         final=final,
         at_us=at_us,
         node=expect_node(node),
+        retry_us=retry_us,
     )
 
 

@@ -65,6 +65,7 @@ class MapState:
         attempts: For items below ``fresh`` whose present attempt is not the first, its number.
         failures: For items that failed since the last resume, how often.
         failed: The errors of items that failed for good.
+        delayed: Items whose next attempt is not due yet; with 1 if they are suspect, else 0.
         under_way: How many items are in slices.
         done: How many items have their value.
     """
@@ -76,6 +77,7 @@ class MapState:
         "_stored_stops",
         "attempts",
         "catches",
+        "delayed",
         "done",
         "failed",
         "failures",
@@ -95,6 +97,7 @@ class MapState:
         self.attempts: dict[int, int] = {}
         self.failures: dict[int, int] = {}
         self.failed: dict[int, TaskError] = {}
+        self.delayed: dict[int, int] = {}
         self.under_way = 0
         self.done = 0
         self._chunk_starts: array[int] = array("q")
@@ -111,7 +114,7 @@ class MapState:
     @property
     def pending(self) -> int:
         """How many items can be scheduled."""
-        return self.width - self.done - self.under_way - len(self.failed)
+        return self.width - self.done - self.under_way - len(self.failed) - len(self.delayed)
 
     def present_attempt(self, item: int) -> int:
         """Returns how many attempts of ``item`` were scheduled and not handed back."""
@@ -171,6 +174,16 @@ class MapState:
             self.suspects.append((start, stop, suspects))
         else:
             self.requeued.add(start, stop)
+
+    def put_off(self, item: int, suspects: int) -> None:
+        """Lets an item that was under way be scheduled again later."""
+        self.under_way -= 1
+        self.delayed[item] = suspects
+
+    def take_due(self, item: int) -> None:
+        """Lets an item that was put off be scheduled again."""
+        self.under_way += 1
+        self.put_back(item, item + 1, self.delayed.pop(item))
 
     def commit(self, start: int, stop: int, payload: Payload) -> None:
         """Gives items that were under way their values."""

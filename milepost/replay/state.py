@@ -11,12 +11,12 @@ from array import array
 from collections import Counter, deque
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 import msgpack
 
 from milepost.replay.events import TaskError, Wait
-from milepost.replay.fragment import ChunkItems, Items, RangeItems, ResultItems
+from milepost.replay.fragment import ChunkItems, Items, RangeItems, ResultItems, TaskOptions
 from milepost.replay.graph import Graph, integers
 from milepost.replay.mapping import ItemSlice, MapState
 from milepost.replay.payload import Payload
@@ -64,6 +64,24 @@ class TaskState(IntEnum):
     """It never runs (again): the task whose continuation it is part of caught an exception."""
     AWAITING = 7
     """It waits for something that no worker runs (:class:`milepost.replay.events.Wait`)."""
+    DELAYED = 8
+    """Its last attempt failed, and the next one is not due yet."""
+
+
+class PutOff(NamedTuple):
+    """An attempt that is not due yet.
+
+    Attributes:
+        due_us: When it is.
+        since_us: When the last one failed.
+        task: The task, or the map.
+        item: The item of the map, or -1.
+    """
+
+    due_us: int
+    since_us: int
+    task: int
+    item: int
 
 
 @dataclass(slots=True)
@@ -119,6 +137,7 @@ class State:
         ripe: The tasks in ``awaited`` for which what they wait for has come, whatever the time.
         listening: By the key of an event the tasks in ``awaited`` that wait for it.
         following: By task the tasks in ``awaited`` that wait for its value.
+        put_off: A heap of the attempts that are not due yet.
         received: By key the content of the events that have come from outside.
     """
 
@@ -148,6 +167,7 @@ class State:
         "next_slice",
         "open_maps",
         "owner",
+        "put_off",
         "ready",
         "received",
         "results",
@@ -207,6 +227,7 @@ class State:
         self.awaited: dict[int, Wait] = {}
         self.dues: list[tuple[int, int]] = []
         self.ripe: dict[int, None] = {}
+        self.put_off: list[PutOff] = []
         self.listening: dict[str, dict[int, None]] = {}
         self.following: dict[int, dict[int, None]] = {}
         self.received: dict[str, Payload] = {}
@@ -240,11 +261,16 @@ class State:
             ],
             [[key, _flat(payload)] for key, payload in self.received.items()],
         ]
+        retries: list[list[object]] = [
+            [_flat_limits(each) for each in options if each.backoff or each.timeout_us],
+            [list(entry) for entry in sorted(self.put_off)],
+        ]
         return [
             *([["settings", settings]] if not all(each.is_ordinary for each in options) else []),
             *([["metadata", metadata]] if metadata else []),
             *([["waits", *waits]] if any(waits) else []),
             *([["maps", *self._map_parts()]] if self.maps else []),
+            *([["retries", *retries]] if any(retries) else []),
         ]
 
     def _map_parts(self) -> list[object]:
@@ -280,6 +306,14 @@ class State:
             [[at, slice_.option, list(slice_.outstanding)] for at, slice_ in self.slices.items()],
             list(self.workers),
         ]
+
+
+def _flat_limits(options: TaskOptions) -> list[object]:
+    backoff = options.backoff
+    if backoff is None:
+        return [options.timeout_us]
+    delays = [backoff.delay_us, backoff.factor, backoff.jitter, backoff.delay_us_max]
+    return [options.timeout_us, *delays]
 
 
 def _map_part(map_: MapState) -> list[object]:

@@ -210,8 +210,18 @@ def make_waiting(fragment: Fragment, waits: dict[int, tuple[str, list[object]]])
 
 def maps(store: LocalStore) -> None:
     """Maps of numbers, of chunks and of a map's values; items that fail, are lost, come back."""
+    retell(store, "replay-v1-maps.json")
+
+
+def retries(store: LocalStore) -> None:
+    """Tasks and items that are put off, a time-out and a lost node, two clocks that differ."""
+    retell(store, "replay-v1-retries.json")
+
+
+def retell(store: LocalStore, name: str) -> None:
+    """Writes the events of a journal of the replayer's golden files, each owner its own."""
     folder = Path(__file__).parent
-    rows = json.loads((folder / "replay-v1-maps.json").read_text(encoding="utf-8"))
+    rows = json.loads((folder / name).read_text(encoding="utf-8"))
     told = [decode(bytes.fromhex(row["event"])) for row in rows]
     taken = [at for at, event in enumerate(told) if isinstance(event, OwnershipTaken)]
     assert isinstance(told[0], WorkflowCreated)
@@ -225,7 +235,7 @@ def maps(store: LocalStore) -> None:
 
 STORIES = (
     *(simple, fan_out, continuation, failure, takeover, without_dictionary, blobs, compacted),
-    *(waits, maps),
+    *(waits, maps, retries),
 )
 
 

@@ -35,7 +35,7 @@ KINDS: dict[int, tuple[str, ...]] = {
         *("slice", "node", "tasks:column", "attempts:column", "payloads:payloads"),
         *("started_us:column", "durations_us:column"),
     ),
-    5: ("slice", "task", "attempt", "error:error", "final", "at_us", "node"),
+    5: ("slice", "task", "attempt", "error:error", "final", "at_us", "node", "retry_us"),
     6: ("slice", "tasks:column", "attempts:column", "reason", "at_us"),
     7: ("slice", "task", "attempt", "fragment:fragment", "started_us", "duration_us", "node"),
     8: ("status", "reason", "who", "at_us"),
@@ -49,9 +49,10 @@ KINDS: dict[int, tuple[str, ...]] = {
         *("slice", "node", "task", "starts:column", "stops:column", "payloads:payloads"),
         *("started_us", "duration_us"),
     ),
-    16: ("slice", "task", "item", "attempt", "error:error", "final", "at_us", "node"),
+    16: ("slice", "task", "item", "attempt", "error:error", "final", "at_us", "node", "retry_us"),
     17: ("slice", "task", "reason", "at_us"),
     18: ("slice", "at_us", "task", "starts:column", "stops:column"),
+    19: ("at_us",),
 }
 
 
@@ -175,6 +176,8 @@ def decode_event(event: list[Any]) -> dict[str, Any]:
     kind, version, values = event
     assert version == 1
     found: dict[str, Any] = {"kind": kind}
+    if kind in (5, 16) and len(values) < len(KINDS[kind]):
+        values = [*values, 0]
     for field, value in zip(KINDS[kind], values, strict=True):
         name, _, form = field.partition(":")
         found[name] = FORMS[form](value) if form else value
@@ -242,9 +245,11 @@ def decode_fragment(packed: list[Any]) -> dict[str, Any]:
             "ray": decode_payload(ray),
             "catch_exceptions": catch,
             "checkpoint": checkpoint,
-            "waits_for": waits_for[0] if waits_for else "",
+            "waits_for": more[0] if more else "",
+            "backoff": decode_backoff(more[1]) if more[1:] else None,
+            "timeout_us": more[2] if more[1:] else 0,
         }
-        for (retries, errors, ray), (catch, checkpoint, *waits_for) in zip(
+        for (retries, errors, ray), (catch, checkpoint, *more) in zip(
             found["options"], rows, strict=True
         )
     ]
@@ -253,6 +258,12 @@ def decode_fragment(packed: list[Any]) -> dict[str, Any]:
         for payload, nodes in found["constants"]
     ]
     return found
+
+
+def decode_backoff(packed: list[Any] | None) -> dict[str, Any] | None:
+    """Read the delays between attempts."""
+    names = ("delay_us", "factor", "jitter", "delay_us_max")
+    return None if packed is None else dict(zip(names, packed, strict=True))
 
 
 def decode_map(packed: list[Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from milepost.replay.events import (
     ItemsScheduled,
     Noted,
     OwnershipTaken,
+    RetriesDue,
     StatusChanged,
     TasksCommitted,
     TasksHandedBack,
@@ -62,6 +63,7 @@ KINDS: dict[type, int] = {
     ItemFailed: 16,
     ItemsLost: 17,
     ItemsHandedBack: 18,
+    RetriesDue: 19,
 }
 
 every_story = pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_the_stories_hold_what_is_hard_to_read() -> None:
         kinds |= {
             event["kind"] for event in PageReader(each, DICTIONARIES, workflow_id).read_events()
         }
-    assert kinds == {1, 2, 3, 4, 5, 6, 7, 8, *range(11, 19)}
+    assert kinds == {1, 2, 3, 4, 5, 6, 7, 8, *range(11, 20)}
     first, _, newest = sorted((folder / "takeover").rglob("segments/*"))
     assert b"too late" in first.read_bytes()
     reader = PageReader(folder / "takeover", DICTIONARIES, workflow_id)

@@ -21,6 +21,7 @@ from milepost.replay.events import (
     GraphExtended,
     Noted,
     OwnershipTaken,
+    RetriesDue,
     StatusChanged,
     TaskError,
     TasksCommitted,
@@ -33,6 +34,7 @@ from milepost.replay.events import (
 )
 from milepost.replay.fold import apply
 from milepost.replay.fragment import (
+    Backoff,
     ChunkItems,
     Constant,
     Fragment,
@@ -139,6 +141,25 @@ class Build:
             input_counts=tuple(len(sources) for sources in inputs),
             inputs=tuple(source for sources in inputs for source in sources),
         )
+
+    def patient(
+        self,
+        fragment: Fragment,
+        delay_us: int = 1_000_000,
+        *,
+        jitter: float = 0.0,
+        delay_us_max: int = 60_000_000,
+        timeout_us: int = 0,
+    ) -> Fragment:
+        """Returns a fragment whose tasks wait before they are tried again, twice as long each."""
+        backoff = Backoff(delay_us=delay_us, factor=2.0, jitter=jitter, delay_us_max=delay_us_max)
+        options = (replace(each, backoff=backoff) for each in fragment.options)
+        return replace(
+            fragment, options=tuple(replace(each, timeout_us=timeout_us) for each in options)
+        )
+
+    def due(self, after_us: int) -> RetriesDue:
+        return RetriesDue(at_us=AT_US + after_us)
 
     def catcher(self) -> Fragment:
         """Returns a task that catches exceptions, without retries."""
@@ -431,6 +452,46 @@ def waits_journal(build: Build) -> list[Event]:
         build.ended(6, 7, after_us=1_800_000),
         build.scheduled(4, 8),
         build.committed(4, 8),
+        build.status("SUCCESSFUL"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def retries_journal(build: Build) -> list[Event]:
+    """Returns a journal in which tasks and items are put off, under two owners."""
+    graph = replace(
+        build.patient(build.fragment((), (), (0, 1)), jitter=0.5, timeout_us=9_000_000),
+        maps=(MapSpec(node=1, length=3, chunk_size=0, items=RangeItems(first=0, step=1)),),
+    )
+    second = 1_000_000
+    late = TaskError(kind="timeout", type="T", message="it", traceback="", exception=None)
+    gone = replace(late, kind="node")
+    return [
+        *build.started(graph),
+        build.scheduled(0, 0),
+        maps.scheduled(1, 1, (0, 1, 1)),
+        maps.scheduled(2, 1, (1, 2, 1)),
+        replace(build.failed(0, 0), error=late, node="", retry_us=AT_US + second),
+        replace(maps.failed(1, 1, 0), retry_us=AT_US + 2 * second),
+        replace(maps.failed(2, 1, 1), error=gone, node="", retry_us=AT_US + 3 * second),
+        maps.scheduled(3, 1, (2, 3, 1)),
+        build.due(second),
+        build.scheduled(4, 0, attempt=2),
+        replace(build.failed(4, 0, attempt=2), retry_us=AT_US + 4 * second),
+        replace(build.taken(2), at_us=AT_US - second),
+        build.status("RUNNING"),
+        build.due(2 * second),
+        build.due(4 * second),
+        build.scheduled(5, 0, attempt=3),
+        build.committed(5, 0, attempt=3),
+        maps.scheduled(6, 1, (0, 1, 2)),
+        maps.committed(6, 1, (0, 1)),
+        maps.scheduled(7, 1, (1, 2, 2)),
+        maps.committed(7, 1, (1, 2)),
+        maps.scheduled(8, 1, (2, 3, 2)),
+        maps.committed(8, 1, (2, 3)),
+        build.scheduled(9, 2),
+        build.committed(9, 2),
         build.status("SUCCESSFUL"),
     ]
 

@@ -81,8 +81,9 @@ def test_every_kind_of_event_comes_back_as_it_was(
     riders_journal: list[Event],
     waits_journal: list[Event],
     map_journal: list[Event],
+    retries_journal: list[Event],
 ) -> None:
-    journal = [*sample_journal, *riders_journal, *waits_journal, *map_journal]
+    journal = [*sample_journal, *riders_journal, *waits_journal, *map_journal, *retries_journal]
     assert {type(event) for event in journal} == set(codec._CODECS)
     assert [decode(encode(event)) for event in journal] == journal
 
@@ -96,7 +97,7 @@ def test_each_kind_has_a_number_of_its_own_and_no_name_is_stored(
     sample_journal: list[Event],
 ) -> None:
     kinds = [kind for kind, *_ in codec._CODECS.values()]
-    assert sorted(kinds) == list(range(1, 19))
+    assert sorted(kinds) == list(range(1, 20))
     for event in sample_journal:
         assert type(event).__name__.encode() not in encode(event)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parents[1] / "golden" / "replay-v1.json"
 RIDERS = GOLDEN.with_name("replay-v1-riders.json")
 WAITS = GOLDEN.with_name("replay-v1-waits.json")
+RETRIES = GOLDEN.with_name("replay-v1-retries.json")
 MAPS = GOLDEN.with_name("replay-v1-maps.json")
 PRINT_DIGEST = """
 import json, sys
@@ -83,6 +84,10 @@ def test_waits_and_what_was_received_mean_what_they_meant(waits_journal: list[Ev
 
 def test_maps_and_their_items_mean_what_they_meant(map_journal: list[Event]) -> None:
     check_rows(MAPS, map_journal)
+
+
+def test_retries_that_wait_mean_what_they_meant(retries_journal: list[Event]) -> None:
+    check_rows(RETRIES, retries_journal)
 
 
 def check_rows(file: Path, journal: list[Event]) -> None:

@@ -22,6 +22,7 @@ from milepost.replay.events import (
     AttemptFailed,
     Event,
     GraphExtended,
+    RetriesDue,
     StatusChanged,
     TasksCommitted,
     TasksScheduled,
@@ -44,6 +45,7 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEEDS = st.integers(0, 2**32 - 1)
 LENGTHS = st.integers(10, 100)
 CAUGHT = "an exception"
+ABOUT_TIME = (WaitsBegan, WaitsEnded, RetriesDue)
 COMPOSED = "made of other values"
 WAITS = {
     2: ("time", (0.5,)),
@@ -83,7 +85,7 @@ def draw_fragment(build: Build, chance: Random) -> Fragment:
     for node in range(width) if chance.random() < 0.5 else ():
         if chance.random() < 0.3:
             classes[node] = chance.choice([2, 3, 4, 5] if inputs[node] else [2, 3])
-    return build.fragment(
+    fragment = build.fragment(
         *inputs,
         names=chance.choices(["f", "g", "f_1", "f_1_1"], k=width),
         functions=chance.choices("fg", k=width),
@@ -93,6 +95,9 @@ def draw_fragment(build: Build, chance: Random) -> Fragment:
         constants=(Constant(payload=build.payload("held"), nodes=nodes),) if nodes else (),
         catching=chance.choice([[], [1], [0, 1]]),
     )
+    if chance.random() < 0.6:
+        return fragment
+    return build.patient(fragment, chance.choice([1, 1_000_000]), jitter=0.5)
 
 
 class Record:
@@ -342,7 +347,7 @@ class Driver:
         for number in range(len(self.state.graph) + 2):
             self.resume(0, 0)
             self.arrive(number, 0)
-            while any(isinstance(event, WaitsBegan | WaitsEnded) for event in self.feed(wanted)):
+            while any(isinstance(event, ABOUT_TIME) for event in self.feed(wanted)):
                 wanted = replace(wanted, at_us=wanted.at_us + 9_000_000)
             for slice_number, slice_ in list(self.state.slices.items()):
                 self.tell(slice_number, list(slice_.outstanding), [], [], 0)

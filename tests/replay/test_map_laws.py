@@ -89,6 +89,9 @@ class Record:
         self.values[task, item] = value
 
 
+HOUR_US = 3_600_000_000
+
+
 class Driver:
     """Plays a host, its workers and their mishaps."""
 
@@ -178,7 +181,9 @@ class Driver:
         while self.state.status is not Status.SUCCESSFUL:
             before = len(self.record.values), self.state.counts[:]
             self.resume()
-            self.feed(self.build.wanted(4, slice_us=10, costs_us={0: 0.5}))
+            wanted = self.build.wanted(4, slice_us=10, costs_us={0: 0.5}, after_us=HOUR_US)
+            self.feed(wanted)  # retries that were put off are due
+            self.feed(wanted)
             epoch = self.state.epoch
             for number, slice_ in list(self.state.item_slices.items()):
                 self.feed(report(number, *slice_.outstanding, epoch=epoch))

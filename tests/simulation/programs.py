@@ -15,7 +15,7 @@ import msgpack
 
 from milepost.journal import Store, get_blob
 from milepost.replay.composing import NOTHING
-from milepost.replay.fragment import Fragment, Function, TaskOptions
+from milepost.replay.fragment import Backoff, Fragment, Function, TaskOptions
 from milepost.replay.payload import Encoding, Payload, inline
 
 Kind: TypeAlias = Literal[
@@ -29,6 +29,7 @@ Kind: TypeAlias = Literal[
     "choosing",
     "polling",
     "noticing",
+    "stuck",
 ]
 
 WAITS: dict[Kind, str] = {"sleeping": "time", "choosing": "tasks"}
@@ -45,8 +46,14 @@ CAUGHT = 7
 WAITED = 11
 """What it is worth to have waited, whatever came of it."""
 
-OPTIONS = ((4, False), (-1, False), (0, False), (-1, True), (0, True))
+OPTIONS = ((4, False), (-1, False), (0, False), (-1, True), (0, True), (-1, False), (-1, False))
 """Scheduling classes: how often an attempt is repeated, and whether failures are caught."""
+
+PATIENT, TIMED = 5, 6
+"""Those whose attempts are put off; the latter's may only run for ``TIMEOUT_S``."""
+
+BACKOFF = Backoff(delay_us=300_000, factor=3.0, jitter=0.5, delay_us_max=5_000_000)
+TIMEOUT_S = 4.0
 
 
 def pack(value: object) -> Payload:
@@ -78,10 +85,11 @@ class Node:
     Attributes:
         name: Its task id.
         kind: "plain"; "large", whose value is stored as a blob; "flaky", which raises ``fails``
-            times; "broken", which raises until somebody mends it; "hopeless", which always raises;
-            "extending", which returns ``body`` as a continuation; "sleeping" for as long as
-            ``arguments`` say; "choosing", which waits for so many of its inputs; "polling", a
-            listener, whose ``body`` is "noticing" that its event is durable.
+            times; "stuck", which runs for ever so many times; "broken", which raises until somebody
+            mends it; "hopeless", which always raises; "extending", which returns ``body`` as a
+            continuation; "sleeping" for as long as ``arguments`` say; "choosing", which waits for
+            so many of its inputs; "polling", a listener, whose ``body`` is "noticing" that its
+            event is durable.
         own: What it adds to its inputs.
         option: Its scheduling class, an index of ``OPTIONS``.
     """
@@ -146,6 +154,11 @@ class Program:
             return make_fragment(node.body)
         return combine(node, inputs)
 
+    def is_stuck(self, task_id: str, attempt: int) -> bool:
+        """Tells whether an attempt runs until somebody ends it."""
+        node = self._by_name[task_id]
+        return node.kind == "stuck" and attempt <= node.fails
+
     def value(self, task_id: str | None = None) -> int:
         """Evaluates the program plainly; returns what it is worth, or one of its tasks."""
         values: dict[str, int] = {}
@@ -192,6 +205,12 @@ def make_fragment(nodes: Sequence[Node]) -> Fragment:
             catch_exceptions=catches,
         )
         for number, (retries, catches) in enumerate(OPTIONS)
+    )
+    options = tuple(
+        replace(each, backoff=BACKOFF, timeout_us=round(TIMEOUT_S * 1e6) * (number == TIMED))
+        if number in (PATIENT, TIMED)
+        else each
+        for number, each in enumerate(options)
     )
     waiting = tuple(replace(options[0], waits_for=what) for what in SPECIAL.values())
     called = [msgpack.packb([node.arguments, {}]) for node in nodes]
@@ -272,9 +291,9 @@ def _draw_node(
     """Draws a node; where failures are caught, none may depend on luck or on being mended."""
     kinds: tuple[Kind, ...] = (
         *("plain", "large", "flaky", "broken", "hopeless", "extending"),
-        *("sleeping", "polling"),
+        *("sleeping", "polling", "stuck"),
     )
-    (kind,) = random.choices(kinds, weights=(12, 2, 2, 0 if caught else 1, 1, 4 * depth, 1, 1))
+    (kind,) = random.choices(kinds, weights=(12, 2, 2, 0 if caught else 1, 1, 4 * depth, 1, 1, 1))
     option = _draw_option(random, kind, caught)
     inside = caught or OPTIONS[option][1]
     return Node(
@@ -283,7 +302,7 @@ def _draw_node(
         own=random.randrange(MODULUS),
         inputs=inputs,
         option=option,
-        fails=random.randint(1, 2) if kind == "flaky" else 0,
+        fails=random.randint(1, 2) if kind in ("flaky", "stuck") else 0,
         body=_draw_body(random, name, kind, depth - 1, inside),
         arguments=(random.choice((0.0, 0.3, 3.0, 40.0)),) if kind == "sleeping" else (),
     )
@@ -309,5 +328,7 @@ def _draw_option(random: Random, kind: Kind, caught: bool) -> int:
             return random.choice((1, 1, 3)) if caught else random.choice((0, 1, 3))
         case "broken":
             return 0
+        case "stuck":
+            return TIMED
         case _:
-            return 1 if caught else random.randrange(2)
+            return random.choice((1, 1, PATIENT) if caught else (0, 0, 1, 1, PATIENT))

@@ -46,6 +46,9 @@ class SimulatedWorkers:
         attempts = list(zip(slice_.tasks, slice_.attempts, strict=True))
         kept = random.randint(1, len(attempts)) if random.random() < 0.1 else len(attempts)
         report.handed_back = attempts[kept:]  # given up first, then told, and never started
+        if host.state.graph.options[slice_.option].timeout_us:
+            await self._process.gate()
+            yield WorkerReport(node=worker, began=True), {}
         values: dict[int, int] = {}  # what tasks of this slice returned, for those that ride along
         for task, attempt in attempts[:kept]:
             if _misses_input(host, slice_, task, values):
@@ -53,6 +56,10 @@ class SimulatedWorkers:
             await self._process.gate()
             self._world.record.task_started(host, task, attempt)
             self._process.cluster.check_turns()
+            program = self._world.record.program_of(host)
+            if program.is_stuck(host.state.graph.task_id(task), attempt):
+                self._world.record.counts["stuck"] += 1
+                await self._process.nowhere()
             await asyncio.sleep(weather.task_s())
             if weather.stormy and random.random() < 0.02:
                 await self._process.gate()

@@ -275,8 +275,12 @@ class Desk:
         """Says nothing more."""
         self._mail.put_nowait(None)
 
-    def dies(self, reason: str = "killed") -> None:
-        self.breaks(SliceLostError(reason))
+    def begins(self) -> None:
+        """Says that its worker has begun."""
+        self.send(WorkerReport(node="n1", began=True), last=False)
+
+    def dies(self, reason: str = "killed", kind: str = "crash") -> None:
+        self.breaks(SliceLostError(reason, kind))
 
     def breaks(self, error: Exception) -> None:
         """Lets the workers raise ``error`` instead of a report."""

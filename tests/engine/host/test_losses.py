@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from milepost.engine.host import WorkflowHost
@@ -70,7 +71,7 @@ async def test_a_task_with_endless_retries_never_fails(stage: Stage) -> None:
     host = await stage.create((), max_retries=-1)
     for _ in range(50):
         stage.workers.find(0).dies()
-        await stage.settle()
+        await asyncio.sleep(60)  # more often it does not die: there are delays between attempts
     assert stage.told(host) is Status.RUNNING
     assert stage.workers.find(0).attempt(0) == 51
 

@@ -67,6 +67,7 @@ class LocalCluster:
         num_cpus: int = 2,
         object_store_bytes: int = 256 * 1024 * 1024,
         environment: Mapping[str, str] | None = None,
+        shows_logs: bool = False,
     ) -> None:
         """Describe a cluster; :meth:`start` or ``with`` starts it.
 
@@ -74,10 +75,12 @@ class LocalCluster:
             num_cpus: CPUs that Ray hands out, whatever the machine has.
             object_store_bytes: Size of the shared-memory object store.
             environment: Variables added to the environment of every process of the cluster.
+            shows_logs: Whether drivers are shown what their tasks print.
         """
         self._num_cpus = num_cpus
         self._object_store_bytes = object_store_bytes
         self._extra = dict(environment or {})
+        self._shows_logs = shows_logs
         self._head: subprocess.Popen[bytes] | None = None
         self.folder: Path | None = None
         self.address = ""
@@ -227,7 +230,8 @@ class LocalCluster:
             *("--min-worker-port=0", "--max-worker-port=0"),
             *(f"--temp-dir={self.folder}", f"--num-cpus={self._num_cpus}"),
             f"--object-store-memory={self._object_store_bytes}",
-            *("--include-dashboard=false", "--include-log-monitor=false", "--no-monitor"),
+            *("--include-dashboard=false", "--no-monitor"),
+            f"--include-log-monitor={str(self._shows_logs).lower()}",
             "--disable-usage-stats",
         ]
 

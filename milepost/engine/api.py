@@ -22,6 +22,7 @@ from milepost.engine.compiler import compile_dag
 from milepost.engine.context import current, current_task
 from milepost.engine.environment import capture_environment
 from milepost.engine.listener import EventListener, wait_for_event
+from milepost.engine.logs import tell
 from milepost.engine.mapped import MapResult
 from milepost.engine.mapping import map
 from milepost.engine.messages import Submission, Verdict
@@ -30,6 +31,7 @@ from milepost.engine.options import options, pack_metadata
 from milepost.engine.parcels import ParcelCollector
 from milepost.engine.payloads import away_from_home
 from milepost.engine.plain import execute
+from milepost.engine.progress import show_progress
 from milepost.engine.recovery import Recovered
 from milepost.engine.retry import Retry
 from milepost.engine.session import Session, connect
@@ -170,7 +172,7 @@ def run(
         6
     """
     session, workflow_id = _submit(dag, args, kwargs, workflow_id, metadata, durability)
-    return _fetch(session.request_output(workflow_id))
+    return _watch(session, workflow_id)
 
 
 def run_async(
@@ -209,7 +211,7 @@ def resume(workflow_id: str) -> Any:
         LostOwnershipError: If another cluster took the workflow over.
         StorageUnavailableError: If the storage fails.
     """
-    return _fetch(resume_async(workflow_id))
+    return _watch(_resume(workflow_id), workflow_id)
 
 
 def resume_async(workflow_id: str) -> ray.ObjectRef[Any]:
@@ -218,9 +220,23 @@ def resume_async(workflow_id: str) -> ray.ObjectRef[Any]:
     Arguments and errors are those of :func:`resume`; errors of the tasks come from ``ray.get`` of
     the ref.
     """
+    return _resume(workflow_id).request_output(workflow_id)
+
+
+def _resume(workflow_id: str) -> Session:
     session = _connect_for(workflow_id)
-    _fetch(session.dispatcher(workflow_id).resume.remote(workflow_id))
-    return session.request_output(workflow_id)
+    tell(f'Resuming workflow [id="{workflow_id}"].')
+    job = ray.get_runtime_context().get_job_id()
+    _fetch(session.dispatcher(workflow_id).resume.remote(workflow_id, job))
+    return session
+
+
+def _watch(session: Session, workflow_id: str) -> Any:
+    """Returns a result when there is one; meanwhile somebody may see how far it is."""
+    ref = session.request_output(workflow_id)
+    dispatcher = session.dispatcher(workflow_id)
+    show_progress(ref, workflow_id, lambda: dispatcher.metadata.remote(workflow_id))
+    return _fetch(ref)
 
 
 def resume_all(include_failed: bool = False) -> list[tuple[str, ray.ObjectRef[Any]]]:
@@ -496,6 +512,8 @@ def _submit(
         versions=_describe_versions(),
     )
     verdict: Verdict = _fetch(session.dispatcher(workflow_id).create.remote(submission))
+    done = "Resuming workflow" if verdict.outcome == "resumed" else "Workflow job created."
+    tell(f'{done} [id="{workflow_id}"].')
     if verdict.differences:
         warnings.warn(
             f"workflow {workflow_id!r} exists with other {' and '.join(verdict.differences)}; the "

@@ -63,9 +63,9 @@ class Dispatcher:
         """Starts a workflow, or goes on with the stored one; see :meth:`Hosting.create`."""
         return await self._hosting.create(submission)
 
-    async def resume(self, workflow_id: str) -> str:
+    async def resume(self, workflow_id: str, job: str = "") -> str:
         """Goes on with a stored workflow; see :meth:`Hosting.resume`."""
-        return await self._hosting.resume(workflow_id)
+        return await self._hosting.resume(workflow_id, job)
 
     async def cancel(self, workflow_id: str) -> None:
         """Ends a workflow without a result; see :meth:`Hosting.cancel`."""

@@ -15,9 +15,13 @@ import ray
 
 
 def capture_environment() -> dict[str, Any]:
-    """Returns this process's runtime environment and import paths as plain data."""
-    runtime_env = ray.get_runtime_context().runtime_env
-    return {"runtime_env": _plain(dict(runtime_env)), "import_paths": _plain(_list_import_paths())}
+    """Returns this process's runtime environment, import paths and job as plain data."""
+    context = ray.get_runtime_context()
+    return {
+        "runtime_env": _plain(dict(context.runtime_env)),
+        "import_paths": _plain(_list_import_paths()),
+        "job": context.get_job_id(),
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from milepost.engine.arguments import unpack_template
 from milepost.engine.compiler import compile_dag
 from milepost.engine.context import TaskContext, current_task
 from milepost.engine.functions import load_function
+from milepost.engine.logs import TaskLog, speak_for
 from milepost.engine.messages import SliceOrder, SliceTask, WorkerReport
 from milepost.engine.payloads import INLINE_BYTES_MAX, deserialize, home, serialize
 from milepost.engine.supply import Supply, ends_worker
@@ -69,9 +70,11 @@ class SliceRun(Supply):
         self._next = 0
         self._end = len(order.tasks)
         self._watch = Watch(self._give_up)
+        self._log = TaskLog(order)
 
     def report(self, aside: Aside | None = None) -> Iterator[Any]:
         """Runs all tasks; yields what :func:`run_slice` does."""
+        speak_for(self._order.job)
         with self._watch.look(aside):
             if self._order.timed:
                 yield WorkerReport(node=self._report.node, began=True)
@@ -127,6 +130,7 @@ class SliceRun(Supply):
         return report if told else None
 
     def _attempt(self, task: SliceTask) -> None:
+        self._log.began(task)
         started_us = time.time_ns() // 1000
         clock = time.perf_counter_ns()
         try:
@@ -143,6 +147,7 @@ class SliceRun(Supply):
                 )
                 with self._watch.lock:
                     self._report.continued.append(continued)
+                self._log.ended(task)
                 return
             if task.catches:
                 result = (result, None)
@@ -153,12 +158,14 @@ class SliceRun(Supply):
             raised = self.describe_failure(task, error)
             with self._watch.lock:
                 self._report.raised.append(raised)
+            self._log.failed(task, raised.error.type)
             return
         spent_us = (time.perf_counter_ns() - clock) // 1000
         if task.task in self._awaited:
             self._keep_for_riders(task.task, payload, result)
         with self._watch.lock:
             self._add_result(task, payload, result, started_us, spent_us)
+        self._log.ended(task)
 
     def _keep_for_riders(self, task: int, payload: Payload, result: Any) -> None:
         """Keeps a value as bytes, or a large one as an object: whoever takes it gets its own."""

@@ -116,6 +116,7 @@ class WorkflowHost:
         announced: The newest status that is durable, None at first.
         stopped: Why the host gave up (storage or ownership lost), None while it has not.
         objects: Large values that are alive as Ray objects.
+        job: For whose driver it writes lines on its way; empty: for nobody.
         flushes: How many flushes have returned: each made sure that the workflow is ours.
     """
 
@@ -135,6 +136,7 @@ class WorkflowHost:
         self.objects = ObjectTable()
         self.refs = RefTable()
         self.flushes = 0
+        self.job = ""
         self._writer = writer
         self._compactor = Compactor(writer)
         self._compaction: asyncio.Task[None] | None = None

@@ -20,10 +20,17 @@ from weakref import WeakValueDictionary
 from milepost.engine.healing import Healer
 from milepost.engine.host import WorkflowHost
 from milepost.engine.leases import LeaseKeeper, OwnerWatch, read_lease_s
+from milepost.engine.logs import describe_end, say
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.recent import RecentStates
 from milepost.engine.recovery import UNDER_WAY
-from milepost.engine.submissions import find_differences, make_creation, read_nonce
+from milepost.engine.submissions import (
+    find_differences,
+    find_job,
+    make_creation,
+    read_environment,
+    read_nonce,
+)
 from milepost.engine.threads import InThread, own_thread
 from milepost.engine.turns import Turns
 from milepost.engine.workers import RayWorkers
@@ -135,7 +142,8 @@ class Hosting:
                     return await self._create(submission, admitted)
             state, _ = await self._in_thread(load_settled, self._store, submission.workflow_id)
             again = read_nonce(state) == submission.nonce
-            outcome = await self._go_on(submission.workflow_id, "run" if not again else "resume")
+            operation, job = "run" if not again else "resume", find_job(submission.environment)
+            outcome = await self._go_on(submission.workflow_id, operation, job)
             if again:
                 return Verdict(outcome="created")
             return Verdict(outcome=outcome, differences=find_differences(state, submission))
@@ -166,7 +174,8 @@ class Hosting:
             await self._workers.write_parcels(workflow_id, writer.incarnation, submission.parcels)
         await self._in_thread(self._put_blobs, submission, writer.incarnation)
         host = self._make_host(state, writer)
-        created = make_creation(submission, _now_us())
+        host.job = find_job(submission.environment)
+        created = make_creation(submission, _now_us(), self._cluster)
         await self._start(workflow_id, host, host.create(created, self._owner, admitted))
         return Verdict(outcome="created")
 
@@ -174,8 +183,12 @@ class Hosting:
         for content in submission.blobs.values():
             put_blob(self._store, submission.workflow_id, incarnation, [content])
 
-    async def resume(self, workflow_id: str) -> str:
+    async def resume(self, workflow_id: str, job: str = "") -> str:
         """Goes on with a stored workflow.
+
+        Args:
+            workflow_id: The workflow.
+            job: For whose driver lines on its way are written, if not for that of its submitter.
 
         Returns:
             "resumed", or "stored" if it has ended successfully.
@@ -189,9 +202,9 @@ class Hosting:
             TooManyWorkflowsError: If it may not even wait for its turn.
         """
         async with self.lock(workflow_id):
-            return await self._go_on(workflow_id, "resume")
+            return await self._go_on(workflow_id, "resume", job)
 
-    async def _go_on(self, workflow_id: str, operation: str) -> str:
+    async def _go_on(self, workflow_id: str, operation: str, job: str) -> str:
         host = self.hosts.get(workflow_id)
         if host is not None:
             if host.announced is not Status.FAILED and host.announced not in FINAL:
@@ -199,13 +212,14 @@ class Hosting:
                     return "resumed"
                 raise WorkflowActiveError(workflow_id, operation)
             if host.announced is Status.FAILED and await self._resume(host, operation):
+                host.job = job or host.job
                 return "resumed"
         stored = await self._find_stored(workflow_id)
         if stored is None:
             raise WorkflowNotResumableError(workflow_id, f"it is not in {self._store.uri}")
         end: Status | None = stored.status
         if stored.status not in FINAL or not stored.settled:
-            end = await self.take_over(workflow_id, operation)
+            end = await self.take_over(workflow_id, operation, job=job)
         if end is Status.CANCELED:
             raise WorkflowNotResumableError(workflow_id, "it was canceled")
         return "resumed" if end is None else "stored"
@@ -220,7 +234,7 @@ class Hosting:
             return resumed
 
     async def take_over(
-        self, workflow_id: str, reason: str, *, must: bool = False
+        self, workflow_id: str, reason: str, *, must: bool = False, job: str = ""
     ) -> Status | None:
         """Goes on with a workflow, unless it has ended in a way that nothing can follow.
 
@@ -228,6 +242,7 @@ class Hosting:
             workflow_id: The workflow. Its lock is held.
             reason: Why, for people.
             must: Whether it may wait for its turn even if the queue is full: it had a place.
+            job: For whose driver lines are written, if not for that of its submitter.
 
         Returns:
             How it has ended, which is certain then, or None if it goes on.
@@ -243,6 +258,7 @@ class Hosting:
                 await self._in_thread(settle_end, state, writer, self._owner, reason, _now_us())
                 return state.status
             host = self._make_host(state, writer)
+            host.job = job or host.job
             await self._start(workflow_id, host, host.take_over(self._owner, reason, admitted))
             return None
 
@@ -404,15 +420,23 @@ class Hosting:
         return stored.status in (Status.RUNNING, Status.PENDING)
 
     def _make_host(self, state: State, writer: JournalWriter) -> WorkflowHost:
-        return WorkflowHost(
+        host = WorkflowHost(
             state,
             writer,
             self._workers,
             self._threads,
             _now_us,
             on_end=self._forget,
-            on_finish=lambda host: self._turns.give_back(host.state.workflow_id),
+            on_finish=self._finish,
         )
+        if state.next_seq and read_environment(state).get("cluster") == self._cluster:
+            host.job = find_job(read_environment(state))
+        return host
+
+    def _finish(self, host: WorkflowHost) -> None:
+        """Called when an end is durable, before what still runs has come to its own."""
+        self._turns.give_back(host.state.workflow_id)
+        say(host.job, describe_end(host.state))
 
     async def _start(self, workflow_id: str, host: WorkflowHost, start: Awaitable[None]) -> None:
         self.hosts[workflow_id] = host

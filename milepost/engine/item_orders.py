@@ -54,6 +54,7 @@ def build_item_order(
         refs={node: at for at, node in enumerate(refs)},
         retry_errors=graph.options[slice_.option].retry_errors,
         timed=graph.options[slice_.option].timeout_us > 0,
+        job=host.job,
     )
 
 

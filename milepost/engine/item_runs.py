@@ -19,6 +19,7 @@ from milepost.engine.chunks import ChunkBuilder
 from milepost.engine.context import TaskContext, current_task
 from milepost.engine.functions import load_function
 from milepost.engine.items import ItemReader
+from milepost.engine.logs import speak_for
 from milepost.engine.messages import ItemOrder, ItemReport
 from milepost.engine.payloads import home
 from milepost.engine.supply import Supply, ends_worker
@@ -85,6 +86,7 @@ class _ItemRun(Supply):
         self._watch = Watch(self._give_up)
 
     def report(self, aside: Aside | None) -> Iterator[ItemReport]:
+        speak_for(self._order.job)
         with self._watch.look(aside):
             if self._order.timed:
                 yield ItemReport(node=self.worker, began=True)

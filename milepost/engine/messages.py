@@ -80,6 +80,7 @@ class SliceOrder:
         refs: For inputs that are Ray objects, by node, their place among the refs sent along.
         retry_errors: Which exceptions are worth another attempt, as in the task options.
         timed: Whether the owner has to know when the worker begins.
+        job: For whose driver the worker writes what it and the tasks have to say; empty: nobody.
     """
 
     storage: str = field(repr=False)
@@ -95,6 +96,7 @@ class SliceOrder:
     refs: dict[int, int]
     retry_errors: Payload
     timed: bool = False
+    job: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,7 @@ class ItemOrder:
     refs: dict[int, int]
     retry_errors: Payload
     timed: bool = False
+    job: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

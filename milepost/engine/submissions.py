@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,10 @@ from milepost.replay.payload import Encoding, inline, pack_plain, unpack_plain
 from milepost.replay.state import State
 
 
-def make_creation(submission: Submission, at_us: int) -> WorkflowCreated:
-    """Returns the first event of the workflow; its environment names the submission."""
-    environment = pack_plain({**submission.environment, "submission": submission.nonce})
+def make_creation(submission: Submission, at_us: int, cluster: str) -> WorkflowCreated:
+    """Returns the first event of the workflow; its environment names submission and cluster."""
+    origin = {"submission": submission.nonce, "cluster": cluster}
+    environment = pack_plain({**submission.environment, **origin})
     assert environment is not None, submission.workflow_id
     return WorkflowCreated(
         workflow_id=submission.workflow_id,
@@ -24,6 +26,11 @@ def make_creation(submission: Submission, at_us: int) -> WorkflowCreated:
         durability=submission.durability,
         versions=submission.versions,
     )
+
+
+def find_job(environment: Mapping[str, Any]) -> str:
+    """Returns the job that submitted a workflow, by its environment; empty if that does not say."""
+    return str(environment.get("job", ""))
 
 
 def read_nonce(state: State) -> object:

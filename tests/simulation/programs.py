@@ -13,9 +13,17 @@ from typing import Literal, TypeAlias
 
 import msgpack
 
+from mapped_tasks import WIDTHS, evaluate_map, read_map
 from milepost.journal import Store, get_blob
 from milepost.replay.composing import NOTHING
-from milepost.replay.fragment import Backoff, Fragment, Function, TaskOptions
+from milepost.replay.fragment import (
+    Backoff,
+    Fragment,
+    Function,
+    MapSpec,
+    RangeItems,
+    TaskOptions,
+)
 from milepost.replay.payload import Encoding, Payload, inline
 
 Kind: TypeAlias = Literal[
@@ -30,6 +38,7 @@ Kind: TypeAlias = Literal[
     "polling",
     "noticing",
     "stuck",
+    "mapped",
 ]
 
 WAITS: dict[Kind, str] = {"sleeping": "time", "choosing": "tasks"}
@@ -69,6 +78,8 @@ def read_value(store: Store, workflow_id: str, incarnation: int, payload: Payloa
     """
     if payload.encoding == Encoding.CAUGHT:
         return CAUGHT
+    if payload.encoding == Encoding.CHUNKED:
+        return read_map(store, workflow_id, incarnation, payload)
     if payload == NOTHING or payload.encoding in (Encoding.TUPLE, Encoding.SPLIT):
         return WAITED
     data = payload.data
@@ -89,7 +100,7 @@ class Node:
             mends it; "hopeless", which always raises; "extending", which returns ``body`` as a
             continuation; "sleeping" for as long as ``arguments`` say; "choosing", which waits for
             so many of its inputs; "polling", a listener, whose ``body`` is "noticing" that its
-            event is durable.
+            event is durable; "mapped", a map of ``width`` items.
         own: What it adds to its inputs.
         option: Its scheduling class, an index of ``OPTIONS``.
     """
@@ -102,6 +113,7 @@ class Node:
     fails: int = 0
     body: tuple[Node, ...] = ()
     arguments: tuple[float | None, ...] = ()
+    width: int = 0
 
     @property
     def catches(self) -> bool:
@@ -184,7 +196,8 @@ def _evaluate_node(nodes: Sequence[Node], node: Node, values: dict[str, int]) ->
         return _evaluate(node.body, values)
     if node.kind in WAITS:
         return WAITED
-    return combine(node, [values[nodes[source].name] for source in node.inputs])
+    inputs = [values[nodes[source].name] for source in node.inputs]
+    return evaluate_map(node, inputs) if node.kind == "mapped" else combine(node, inputs)
 
 
 def combine(node: Node, inputs: Sequence[int]) -> int:
@@ -226,6 +239,16 @@ def make_fragment(nodes: Sequence[Node]) -> Fragment:
         node_templates=tuple(map(templates.index, called)),
         input_counts=tuple(len(node.inputs) for node in nodes),
         inputs=tuple(source for node in nodes for source in node.inputs),
+        maps=tuple(
+            MapSpec(
+                node=at,
+                length=node.width,
+                chunk_size=0,
+                items=RangeItems(first=0, step=1),
+            )
+            for at, node in enumerate(nodes)
+            if node.kind == "mapped"
+        ),
     )
 
 
@@ -255,7 +278,7 @@ def _draw_nodes(random: Random, prefix: str, depth: int, caught: bool = False) -
     return tuple(nodes)
 
 
-SURE: tuple[Kind, ...] = ("plain", "large", "flaky", "sleeping", "choosing", "polling")
+SURE: tuple[Kind, ...] = ("plain", "large", "flaky", "sleeping", "choosing", "polling", "mapped")
 
 
 def _draw_choosing(random: Random, node: Node) -> Node:
@@ -291,9 +314,10 @@ def _draw_node(
     """Draws a node; where failures are caught, none may depend on luck or on being mended."""
     kinds: tuple[Kind, ...] = (
         *("plain", "large", "flaky", "broken", "hopeless", "extending"),
-        *("sleeping", "polling", "stuck"),
+        *("sleeping", "polling", "stuck", "mapped"),
     )
-    (kind,) = random.choices(kinds, weights=(12, 2, 2, 0 if caught else 1, 1, 4 * depth, 1, 1, 1))
+    weights = (12, 2, 2, 0 if caught else 1, 1, 4 * depth, 1, 1, 1, 3)
+    (kind,) = random.choices(kinds, weights)
     option = _draw_option(random, kind, caught)
     inside = caught or OPTIONS[option][1]
     return Node(
@@ -302,9 +326,10 @@ def _draw_node(
         own=random.randrange(MODULUS),
         inputs=inputs,
         option=option,
-        fails=random.randint(1, 2) if kind in ("flaky", "stuck") else 0,
+        fails=random.randint(1, 2) if kind in ("flaky", "stuck", "mapped") else 0,
         body=_draw_body(random, name, kind, depth - 1, inside),
         arguments=(random.choice((0.0, 0.3, 3.0, 40.0)),) if kind == "sleeping" else (),
+        width=random.choice(WIDTHS) if kind == "mapped" else 0,
     )
 
 
@@ -330,5 +355,7 @@ def _draw_option(random: Random, kind: Kind, caught: bool) -> int:
             return 0
         case "stuck":
             return TIMED
+        case "mapped":
+            return random.choice((1, 1, 3, PATIENT) if caught else (0, 1, 1, 3, PATIENT))
         case _:
             return random.choice((1, 1, PATIENT) if caught else (0, 0, 1, 1, PATIENT))

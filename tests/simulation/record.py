@@ -21,7 +21,13 @@ from milepost.engine.outputs import SealedOutput
 from milepost.errors import WorkflowNotFoundError
 from milepost.journal import JournalWriter, read_journal, verify
 from milepost.replay.codec import decode, decode_all
-from milepost.replay.events import GraphExtended, OwnershipTaken, TasksCommitted
+from milepost.replay.events import (
+    GraphExtended,
+    ItemsCommitted,
+    OwnershipTaken,
+    TasksCommitted,
+)
+from milepost.replay.expanding import expand
 from milepost.replay.fold import apply
 from milepost.replay.invariants import check
 from milepost.replay.payload import Payload
@@ -53,12 +59,14 @@ class Life:
         acknowledged: The events that a flush has returned for, by seq.
         epochs: The epoch of each flush that has returned, by its first seq.
         committed: Tasks whose commit was acknowledged, with the epoch it happened in.
+        committed_items: The same for items of maps.
     """
 
     state: State = field(default_factory=State)
     acknowledged: dict[int, bytes] = field(default_factory=dict)
     epochs: dict[int, int] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
+    committed_items: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 @dataclass
@@ -115,6 +123,9 @@ class Record:
             happened = decode(event)
             if isinstance(happened, TasksCommitted):
                 life.committed.update(dict.fromkeys(happened.tasks, epoch))
+            elif isinstance(happened, ItemsCommitted):
+                items = _list_items(happened)
+                life.committed_items.update(((happened.task, each), epoch) for each in items)
         life.epochs[first_seq] = epoch
         in_order = [life.epochs[seq] for seq in sorted(life.epochs)]
         self._require(in_order == sorted(in_order), f"epochs of {name} do not rise: {in_order}")
@@ -160,6 +171,18 @@ class Record:
                 committed > state.epoch, f"{task_id} runs again, committed in epoch {committed}"
             )
 
+    def item_started(self, host: WorkflowHost, task: int, item: int, attempt: int) -> None:
+        """Notes that a worker starts an item: none that its owner knows to have committed."""
+        self.counts["items"] += 1
+        state = host.state
+        name = f"{state.graph.task_id(task)}[{item}]"
+        self._world.note(state.workflow_id, "runs", name, attempt, "epoch", state.epoch)
+        life = self.lives.get((state.workflow_id, state.incarnation))
+        committed = None if life is None else life.committed_items.get((task, item))
+        if committed is not None:
+            again = f"{name} runs again, committed in epoch {committed}"
+            self._require(committed > state.epoch, again)
+
     def told(self, workflow_id: str, what: str, answer: object) -> None:
         """Notes an answer that a caller got."""
         self.counts[f"told {what}"] += 1
@@ -192,11 +215,13 @@ class Record:
         state = State()
         events: list[bytes] = []
         values: dict[int, bytes] = {}
+        items: set[tuple[int, int]] = set()
         try:
             for frame in read_journal(self._world.disk, workflow_id):
                 state.incarnation = state.incarnation or frame.epoch
                 for event in decode_all(frame.raw):
                     self._check_event(state, values, event)
+                    self._check_items(items, event)
                     apply(state, event)
                     check(state)
                 events.extend(_split(frame.raw))
@@ -220,6 +245,12 @@ class Record:
         elif isinstance(event, OwnershipTaken):
             self._require(event.epoch > state.epoch, "epochs do not rise")
 
+    def _check_items(self, items: set[tuple[int, int]], event: object) -> None:
+        if isinstance(event, ItemsCommitted):
+            for item in _list_items(event):
+                self._require((event.task, item) not in items, f"item {item} commits twice")
+                items.add((event.task, item))
+
     def check_end(self, workflow_id: str, program: Program | None) -> None:
         """Holds a workflow at the end of the play against what it must be."""
         state = self.check_journal(workflow_id)
@@ -235,11 +266,12 @@ class Record:
         for task_id, output in told.outputs.items():
             task = None if task_id is None else state.graph.find(task_id)
             payload = state.result if task is None else state.results[task]
-            stays = payload is not None and _identify(payload) == output
+            stays = payload is not None and _identify(expand(state, payload)) == output
             self._require(stays, f"{workflow_id} {task_id}: told another output than that of now")
         if state.status is Status.SUCCESSFUL:
             assert state.result is not None
-            value = read_value(self._world.disk, workflow_id, state.incarnation, state.result)
+            result = expand(state, state.result)
+            value = read_value(self._world.disk, workflow_id, state.incarnation, result)
             expected = program.value()
             self._require(value == expected, f"{workflow_id} is {value}, not {expected}")
         self._check_objects(workflow_id)
@@ -257,6 +289,11 @@ class Record:
     def _require(self, condition: bool, promise: str) -> None:
         if not condition:
             raise BrokenPromise(f"seed {self._world.seed}: {promise}")
+
+
+def _list_items(event: ItemsCommitted) -> list[int]:
+    runs = zip(event.starts, event.stops, strict=True)
+    return [item for start, stop in runs for item in range(start, stop)]
 
 
 def _identify(payload: Payload) -> bytes:

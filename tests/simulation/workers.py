@@ -8,12 +8,15 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
-from milepost.engine.host import Delivery, SliceLostError, WorkflowHost
+from mapped_tasks import ItemWorker
+from milepost.engine.host import AnySlice, Delivery, SliceLostError, WorkflowHost
 from milepost.engine.messages import WorkerReport
 from milepost.errors import CorruptBlobError, StorageUnavailableError
 from milepost.journal import put_blob
 from milepost.replay.decide import RunSlice
+from milepost.replay.decide_items import RunItems
 from milepost.replay.events import TaskError
+from milepost.replay.expanding import expand
 from milepost.replay.fragment import Fragment
 from milepost.replay.inputs import Continued, Raised
 from milepost.replay.payload import Encoding, Payload
@@ -35,11 +38,18 @@ class SimulatedWorkers:
         self.slices_max = world.slices_max
         self.riders_max = world.riders_max
 
-    async def run(self, host: WorkflowHost, slice_: RunSlice) -> AsyncIterator[Delivery]:
-        """Runs a slice; every task of it is noted when it starts."""
+    async def run(self, host: WorkflowHost, slice_: AnySlice) -> AsyncIterator[Delivery]:
+        """Runs a slice; every task or item of it is noted when it starts."""
         random, weather = self._world.random, self._world.weather
         self._started += 1
         worker = f"{self._process.name}/w{self._started % 3}"
+        if isinstance(slice_, RunItems):
+            await asyncio.sleep(random.uniform(0.001, 0.02))
+            inputs = self._read_inputs(host, slice_.task, {})
+            of_items = ItemWorker(self._world, self._process, host, slice_, worker, self._store)
+            async for delivery in of_items.run(inputs):
+                yield delivery
+            return
         report = WorkerReport(node=worker)
         said: list[WorkerReport] = []
         await asyncio.sleep(random.uniform(0.001, 0.02))
@@ -116,6 +126,7 @@ class SimulatedWorkers:
             if payload is None:
                 inputs.append(values[source])
                 continue
+            payload = expand(state, payload)
             try:
                 value = read_value(self._world.disk, state.workflow_id, state.incarnation, payload)
             except CorruptBlobError:  # of a workflow that was deleted while its owner was paused

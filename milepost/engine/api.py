@@ -425,7 +425,8 @@ def get_metadata(workflow_id: str, task_id: str | None = None) -> dict[str, Any]
         with ``start_time`` and ``end_time`` of its latest run, ``tasks`` (how many are in which
         state) and ``progress`` (the part of the tasks known so far that has a result, 0 to 1). Of a
         task: ``task_id``, ``task_options``, ``user_metadata``, ``workflow_refs`` (the tasks whose
-        results it takes), ``stats``, ``state`` and ``attempts``.
+        results it takes), ``stats``, ``state`` and ``attempts``; of a map also how many ``items``
+        are in which state.
 
     Raises:
         WorkflowNotFoundError: If there is no such workflow.

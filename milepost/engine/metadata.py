@@ -27,8 +27,16 @@ def describe_workflow(state: State, status: Status) -> dict[str, Any]:
         "user_metadata": _show(state.metadata) or {},
         "stats": _tell_times(state.started_us, state.ended_us if ended else 0),
         "tasks": counts,
-        "progress": counts["COMMITTED"] / max(1, len(state.tasks)),
+        "progress": _measure_progress(state),
     }
+
+
+def _measure_progress(state: State) -> float:
+    """Returns the part of the tasks that has a result; of a map, each item counts."""
+    maps = state.maps.values()
+    begun = [task for task in state.maps if state.tasks[task] == TaskState.COMMITTED]
+    done = state.counts[TaskState.COMMITTED] - len(begun) + sum(each.done for each in maps)
+    return done / max(1, len(state.tasks) - len(maps) + sum(each.width for each in maps))
 
 
 def describe_task(state: State, task_id: str) -> dict[str, Any]:
@@ -49,7 +57,17 @@ def describe_task(state: State, task_id: str) -> dict[str, Any]:
         "stats": _tell_times(state.task_started_us[task], state.task_ended_us[task]),
         "state": state.task_state(task).name,
         "attempts": state.attempts[task],
+        **_describe_items(state, task),
     }
+
+
+def _describe_items(state: State, task: int) -> dict[str, Any]:
+    """Tells of a map how far its items are."""
+    if task not in state.maps:
+        return {}
+    map_ = state.maps[task]
+    counts = {"total": map_.width, "committed": map_.done, "failed": len(map_.failed)}
+    return {"items": {**counts, "under_way": map_.under_way}}
 
 
 def _describe_options(options: TaskOptions) -> dict[str, Any]:

@@ -55,4 +55,6 @@ class RecentStates:
 
 def _count_result_bytes(state: State) -> int:
     """Counts what is in memory; large results are in blobs."""
-    return sum(len(result.data) for result in state.results if result is not None)
+    of_tasks = sum(len(result.data) for result in state.results if result is not None)
+    chunks = (payload for map_ in state.maps.values() for _, _, payload in map_.chunks())
+    return of_tasks + sum(len(payload.data) for payload in chunks)

@@ -21,7 +21,7 @@ from front_desk import FrontDesk
 from local_engine import Engine
 from milepost.engine import dispatcher, functions, hosting, supply
 from milepost.engine.host import AnySlice, Delivery, SliceLostError, WorkflowHost
-from milepost.engine.messages import WorkerReport
+from milepost.engine.messages import ItemReport, WorkerReport
 from milepost.errors import MilepostError, StorageUnavailableError, WorkflowNotFoundError
 from milepost.journal import MemoryStore, load_state, read_journal
 from milepost.journal.states import own_state
@@ -264,7 +264,11 @@ class Desk:
         self.send(WorkerReport(node="n1", continued=[continued]), last=last)
 
     def send(
-        self, report: WorkerReport, *, last: bool, objects: dict[int, Any] | None = None
+        self,
+        report: WorkerReport | ItemReport,
+        *,
+        last: bool,
+        objects: dict[int, Any] | None = None,
     ) -> None:
         report.last = last
         self._mail.put_nowait((report, objects or {}))

@@ -17,6 +17,8 @@ import milepost
 from milepost.engine import item_orders
 from milepost.engine.compiler import compile_dag
 from milepost.engine.mapped import MapResult
+from milepost.engine.metadata import describe_task, describe_workflow
+from milepost.engine.recent import RecentStates
 from milepost.errors import (
     InvalidGraphError,
     InvalidOptionError,
@@ -360,3 +362,21 @@ def test_sequences_are_pickled_as_what_they_refer_to(engine: Engine) -> None:
     pickled = pickle.dumps(large)
     assert len(pickled) < 2000
     assert pickle.loads(pickled) == [bytes([item]) * 100_000 for item in range(5)]
+
+
+def test_of_a_map_it_is_told_how_far_its_items_are(engine: Engine) -> None:
+    failing = task(lambda number: 1 // (number - 9), max_retries=0)
+    with pytest.raises(AssertionError):
+        engine.run(milepost.map(failing, range(10), chunk_size=None))
+    state = engine.stored()
+    (task_id,) = (state.graph.task_id(at) for at in range(len(state.graph)))
+    items = describe_task(state, task_id)["items"]
+    assert items == {"total": 10, "committed": 9, "failed": 1, "under_way": 0}
+    assert describe_workflow(state, Status.FAILED)["progress"] == 0.9
+
+
+def test_what_is_kept_of_ended_workflows_counts_values_of_items(engine: Engine) -> None:
+    engine.run(milepost.map(task(lambda number: "x" * 1000), range(50)))
+    recent = RecentStates()
+    recent.keep(engine.stored())
+    assert sum(recent._result_bytes.values()) > 50_000

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgpack
+
+from map_building import with_maps
+from milepost.engine.messages import ItemReport
 from milepost.journal import read_journal
+from milepost.replay.decide_items import SLICE_ITEMS_MAX, RunItems
+from milepost.replay.payload import Payload, inline
 from milepost.replay.state import Status
 
 if TYPE_CHECKING:
@@ -51,3 +58,45 @@ async def test_a_chain_takes_few_calls_events_and_flushes(stage: Stage) -> None:
     assert len(stage.journal()) <= 3 + 2 * 30 + 1, "events"
     assert len(stage.frames()) <= 35, "flushes"
     assert count_bytes(stage) <= 30 * TASKS
+
+
+async def test_a_map_takes_few_calls_events_and_bytes(stage: Stage) -> None:
+    """Whether of ten thousand items or a million: the slices are those of the first, and larger."""
+    items = 1_000_000
+    host = stage.make_host()
+    created = stage.creation(())
+    graph = with_maps(created.fragment, {0: items})
+    await host.create(replace(created, fragment=graph), "owner")
+    answered, most = 0, 0
+    while not host.ended:
+        waiting = stage.workers.desks[answered:]
+        answered += len(waiting)
+        most = max(most, host.state.maps[0].under_way)
+        for desk in waiting:
+            assert isinstance(desk.order, RunItems)
+            desk.send(report_items(desk.order), last=True)
+        await stage.settle()
+    assert host.state.status is Status.SUCCESSFUL
+    assert len(stage.workers.desks) <= items // SLICE_ITEMS_MAX + 20, "Ray calls"
+    assert len(stage.journal()) <= 4 + 2 * len(stage.workers.desks), "events"
+    assert len(stage.frames()) <= 5 + len(stage.workers.desks), "flushes"
+    assert count_bytes(stage) <= 1.1 * items, "a byte per None, before compression"
+    assert most <= 4 * SLICE_ITEMS_MAX, "items under way"
+
+
+def report_items(order: RunItems) -> ItemReport:
+    """Returns what a worker says of items that did nothing."""
+    runs = zip(order.starts, order.stops, strict=True)
+    return ItemReport(
+        node="n1",
+        starts=list(order.starts),
+        stops=list(order.stops),
+        payloads=[pack_nothing(stop - start) for start, stop in runs],
+        started_us=1,
+        duration_us=sum(order.stops) - sum(order.starts),
+    )
+
+
+def pack_nothing(count: int) -> Payload:
+    """Returns the payload of so many Nones."""
+    return inline(0, msgpack.packb([None] * count))

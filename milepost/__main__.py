@@ -44,28 +44,59 @@ TOOLS = {
 """Commands that only look, with their module below :mod:`milepost.journal.tool` and what they do:
 told here, so that asking for help loads none of them."""
 
+ACTIONS = {
+    "cancel": ("cancel", "End a workflow for good, without a result, and its running tasks."),
+    "delete": ("delete", "Delete a workflow with everything stored of it; asks first."),
+    "output": ("output", "Print a result; waits while the workflow runs."),
+    "resume": (
+        "resume",
+        "Go on with a workflow that failed, or whose cluster is gone; committed tasks stay done.",
+    ),
+    "resume-all": (
+        "resume_all",
+        "Go on with every workflow whose cluster is gone, and wait until they have ended.",
+    ),
+    "run": (
+        "run",
+        "Run a workflow: NAME in MODULE is a DAG, a task, or a function that makes a DAG.",
+    ),
+    "status": (
+        "status",
+        "Tell a workflow's status as the cluster knows it: RESUMABLE, too, if its owner is gone.",
+    ),
+}
+"""Commands that act, and so need Ray, with their name in :mod:`milepost.engine.acting`."""
+
 
 class LazyGroup(click.Group):
     """Loads a command that looks when it is used, and turns its errors into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name all commands, loaded or not."""
-        return sorted([*super().list_commands(ctx), *TOOLS])
+        return sorted([*super().list_commands(ctx), *TOOLS, *ACTIONS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load a command."""
-        if cmd_name not in TOOLS:
-            return super().get_command(ctx, cmd_name)
-        module = importlib.import_module(f"milepost.journal.tool.{TOOLS[cmd_name][0]}")
-        command: click.Command = module.command
+        command: click.Command | None
+        if cmd_name in TOOLS:
+            module = importlib.import_module(f"milepost.journal.tool.{TOOLS[cmd_name][0]}")
+            command = module.command
+        elif cmd_name in ACTIONS:
+            module = importlib.import_module("milepost.engine.acting")
+            command = getattr(module, ACTIONS[cmd_name][0])
+        else:
+            command = super().get_command(ctx, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without loading them."""
         acting = {name: each.get_short_help_str() for name, each in self.commands.items()}
+        acting |= {name: told for name, (_, told) in ACTIONS.items()}
         looking = {name: told for name, (_, told) in TOOLS.items()}
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted((acting | looking).items()))
+        with formatter.section("Commands that look"):
+            formatter.write_dl(sorted(looking.items()))
+        with formatter.section("Commands that act (they need Ray)"):
+            formatter.write_dl(sorted(acting.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what it refuses becomes text on stderr and an exit code."""

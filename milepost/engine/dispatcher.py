@@ -63,13 +63,13 @@ class Dispatcher:
         """Starts a workflow, or goes on with the stored one; see :meth:`Hosting.create`."""
         return await self._hosting.create(submission)
 
-    async def resume(self, workflow_id: str, job: str = "") -> str:
+    async def resume(self, workflow_id: str, job: str = "", asked: str = "resume") -> str:
         """Goes on with a stored workflow; see :meth:`Hosting.resume`."""
-        return await self._hosting.resume(workflow_id, job)
+        return await self._hosting.resume(workflow_id, job, asked)
 
-    async def cancel(self, workflow_id: str) -> None:
+    async def cancel(self, workflow_id: str, who: str = "") -> None:
         """Ends a workflow without a result; see :meth:`Hosting.cancel`."""
-        await self._hosting.cancel(workflow_id)
+        await self._hosting.cancel(workflow_id, who)
 
     async def delete(self, workflow_id: str) -> None:
         """Deletes a workflow with everything stored of it; see :meth:`Hosting.delete`."""

@@ -183,12 +183,13 @@ class Hosting:
         for content in submission.blobs.values():
             put_blob(self._store, submission.workflow_id, incarnation, [content])
 
-    async def resume(self, workflow_id: str, job: str = "") -> str:
+    async def resume(self, workflow_id: str, job: str = "", asked: str = "resume") -> str:
         """Goes on with a stored workflow.
 
         Args:
             workflow_id: The workflow.
             job: For whose driver lines on its way are written, if not for that of its submitter.
+            asked: Who asked for it and why, for the journal.
 
         Returns:
             "resumed", or "stored" if it has ended successfully.
@@ -202,16 +203,17 @@ class Hosting:
             TooManyWorkflowsError: If it may not even wait for its turn.
         """
         async with self.lock(workflow_id):
-            return await self._go_on(workflow_id, "resume", job)
+            return await self._go_on(workflow_id, "resume", job, asked)
 
-    async def _go_on(self, workflow_id: str, operation: str, job: str) -> str:
+    async def _go_on(self, workflow_id: str, operation: str, job: str, asked: str = "") -> str:
+        asked = asked or operation
         host = self.hosts.get(workflow_id)
         if host is not None:
             if host.announced is not Status.FAILED and host.announced not in FINAL:
                 if workflow_id in self._taken_up:
                     return "resumed"
                 raise WorkflowActiveError(workflow_id, operation)
-            if host.announced is Status.FAILED and await self._resume(host, operation):
+            if host.announced is Status.FAILED and await self._resume(host, asked):
                 host.job = job or host.job
                 return "resumed"
         stored = await self._find_stored(workflow_id)
@@ -219,16 +221,16 @@ class Hosting:
             raise WorkflowNotResumableError(workflow_id, f"it is not in {self._store.uri}")
         end: Status | None = stored.status
         if stored.status not in FINAL or not stored.settled:
-            end = await self.take_over(workflow_id, operation, job=job)
+            end = await self.take_over(workflow_id, asked, job=job)
         if end is Status.CANCELED:
             raise WorkflowNotResumableError(workflow_id, "it was canceled")
         return "resumed" if end is None else "stored"
 
-    async def _resume(self, host: WorkflowHost, operation: str) -> bool:
+    async def _resume(self, host: WorkflowHost, asked: str) -> bool:
         """Goes on with a failed workflow where its host still is; False if it is no more."""
         workflow_id = host.state.workflow_id
         async with self._turn(workflow_id) as admitted:
-            resumed = await asyncio.shield(host.resume(operation, admitted))
+            resumed = await asyncio.shield(host.resume(asked, admitted))
             if resumed and not admitted:
                 self._turns.follow(workflow_id, host.begin)
             return resumed
@@ -281,8 +283,12 @@ class Hosting:
                 await self._start(workflow_id, host, host.take_over(self._owner, reason, admitted))
             return None
 
-    async def cancel(self, workflow_id: str) -> None:
+    async def cancel(self, workflow_id: str, who: str = "") -> None:
         """Ends a workflow without a result; returns when that is durable.
+
+        Args:
+            workflow_id: The workflow.
+            who: Who asked for it and why, for the journal; by default this owner.
 
         Raises:
             WorkflowNotFoundError: If there is none of this id.
@@ -293,12 +299,12 @@ class Hosting:
         """
         async with self.lock(workflow_id):
             host = self.hosts.get(workflow_id)
-            status = None if host is None else await asyncio.shield(host.cancel(self._owner))
-            status = status or await self._cancel_stored(workflow_id)
+            status = None if host is None else await asyncio.shield(host.cancel(who or self._owner))
+            status = status or await self._cancel_stored(workflow_id, who)
             if status is not Status.CANCELED:
                 raise WorkflowEndedError(workflow_id, "cancel", status.value)
 
-    async def _cancel_stored(self, workflow_id: str) -> Status:
+    async def _cancel_stored(self, workflow_id: str, who: str) -> Status:
         """Cancels what nobody here hosts; returns the status that it then has for good."""
         stored = await self._in_thread(read_status, self._store, workflow_id)
         if stored.status in FINAL and stored.settled:
@@ -306,7 +312,7 @@ class Hosting:
         self.recent.drop(workflow_id)
         state, writer = await self._in_thread(own_state, self._store, workflow_id, self._owner)
         if state.next_seq and state.status not in FINAL:
-            await self._in_thread(cancel_state, state, writer, self._owner, _now_us())
+            await self._in_thread(cancel_state, state, writer, self._owner, _now_us(), who)
         else:
             await self._in_thread(settle_end, state, writer, self._owner, "cancel", _now_us())
         if state.status is None:

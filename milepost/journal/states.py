@@ -104,7 +104,9 @@ def settle_end(state: State, writer: JournalWriter, owner: str, reason: str, at_
     _write_last(state, writer, [taken] if state.next_seq else [])
 
 
-def cancel_state(state: State, writer: JournalWriter, owner: str, at_us: int) -> None:
+def cancel_state(
+    state: State, writer: JournalWriter, owner: str, at_us: int, who: str = ""
+) -> None:
     """Cancels a workflow that has not ended and that nobody runs, and lets go of it again.
 
     Args:
@@ -112,6 +114,7 @@ def cancel_state(state: State, writer: JournalWriter, owner: str, at_us: int) ->
         writer: Likewise.
         owner: Who owns it for this moment.
         at_us: The time, microseconds since 1970.
+        who: Who asked for it and why; by default the owner.
 
     Raises:
         LostOwnershipError: If somebody else takes it over at the same time.
@@ -119,7 +122,7 @@ def cancel_state(state: State, writer: JournalWriter, owner: str, at_us: int) ->
     """
     status, reason = Status.CANCELED.value, "canceled"
     taken = OwnershipTaken(epoch=writer.epoch, owner=owner, reason=reason, at_us=at_us)
-    canceled = StatusChanged(status=status, reason=reason, who=owner, at_us=at_us)
+    canceled = StatusChanged(status=status, reason=reason, who=who or owner, at_us=at_us)
     _write_last(state, writer, [taken, canceled])
 
 

@@ -43,7 +43,7 @@ simulate: $(INSTALLED)  ## play many seeds of the simulation: SEEDS=100000 FIRST
 	@cd tests/simulation && ../../$(BIN)/python simulate.py --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 campaign: $(INSTALLED)  ## kill random parts of real clusters: KILLS=200 SEED=1 KINDS=worker,dispatcher
-	@PYTHONPATH=benchmarks:docs/examples $(BIN)/python -m campaign --kills $(KILLS) \
+	@PYTHONPATH=benchmarks:docs/examples:tests/support $(BIN)/python -m campaign --kills $(KILLS) \
 		$(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds "$(KINDS)") $(ARGS)
 
 docs: $(INSTALLED)  ## build the documentation as a site, build/docs/index.html; warnings are errors

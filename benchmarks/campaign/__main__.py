@@ -12,6 +12,8 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from campaign.campaign import Campaign, StuckError
@@ -22,6 +24,7 @@ from campaign.rules import find_violations
 from campaign.stage import Conditions
 from campaign.strikes import STRIKES
 from milepost.journal import open_store
+from storage_servers import s3_server
 
 TERMINATED = 143
 """The exit code, as shells know it."""
@@ -32,9 +35,33 @@ def main() -> int:
     given = _parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that clusters are stopped
     folder = Path(tempfile.mkdtemp(prefix="campaign-"))
+    print(f"campaign of {given.kills} strikes, seed {given.seed}, in {folder}", flush=True)
+    began_s = time.monotonic()
+    with _open_storage(folder, bucket=given.bucket) as storage:
+        kept = _play(given, folder, storage)
+    print(f"took {time.monotonic() - began_s:.0f} s")
+    if kept and not given.keep:
+        shutil.rmtree(folder)
+    else:
+        print(f"ledger, store and logs are kept in {folder}; the seed is {given.seed}")
+    return 0 if kept else 1
+
+
+@contextmanager
+def _open_storage(folder: Path, *, bucket: bool) -> Iterator[str]:
+    """Give the URI of an empty store: a folder, or a bucket of a server that ends thereafter."""
+    if not bucket:
+        yield str(folder / "store")
+        return
+    with s3_server() as server:
+        yield server.uri("store")
+
+
+def _play(given: argparse.Namespace, folder: Path, storage: str) -> bool:
+    """Play, check and print; returns whether every promise was kept."""
     conditions = Conditions(
         folder=folder,
-        storage=str(folder / "store"),
+        storage=storage,
         seed=given.seed,
         nodes=given.nodes,
         drivers=given.drivers,
@@ -42,25 +69,18 @@ def main() -> int:
         lease_s=given.lease,
     )
     kinds = {kind: STRIKES[kind].weight for kind in given.kinds or STRIKES}
-    print(f"campaign of {given.kills} strikes, seed {given.seed}, in {folder}", flush=True)
-    began_s = time.monotonic()
-    stuck = ""
+    stuck, campaign = "", Campaign(conditions, kinds, _say)
     try:
-        leaks = Campaign(conditions, kinds, _say).play(given.kills, 60 * given.minutes)
+        campaign.play(given.kills, 60 * given.minutes)
     except StuckError as error:
-        leaks, stuck = [], str(error)
-    record = read_record(Reader(conditions.ledger).read(), open_store(conditions.storage))
-    record.leaks = leaks
+        stuck = f"STUCK  {error}"
+    record = read_record(Reader(conditions.ledger).read(), open_store(storage))
+    record.leaks = campaign.leaks
     violations = find_violations(record)
     print_report(record, violations)
-    print(f"took {time.monotonic() - began_s:.0f} s")
     if stuck:
-        print(f"STUCK  {stuck}")
-    if violations or stuck or given.keep:
-        print(f"ledger, store and logs are kept in {folder}; the seed is {given.seed}")
-    else:
-        shutil.rmtree(folder)
-    return 1 if violations or stuck else 0
+        print(stuck)
+    return not violations and not stuck
 
 
 def _say(text: str) -> None:
@@ -77,6 +97,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--drivers", type=int, default=2, help="drivers of a cluster")
     parser.add_argument("--at-once", type=int, default=3, help="workflows under way per driver")
     parser.add_argument("--lease", type=float, default=3.0, help="how long a lease lasts, s")
+    parser.add_argument("--bucket", action="store_true", help="a store in a bucket, not a folder")
     parser.add_argument("--keep", action="store_true", help="keep ledger, store and logs anyway")
     return parser.parse_args()
 

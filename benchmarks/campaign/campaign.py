@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 from campaign import ledger
@@ -37,7 +36,11 @@ class StuckError(Exception):
 
 
 class Campaign:
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        leaks: What was left over that should not have been.
+    """
 
     def __init__(self, conditions: Conditions, kinds: dict[str, int], say: Callable[..., None]):
         """Prepare to play.
@@ -54,18 +57,15 @@ class Campaign:
         self._reader = Reader(conditions.ledger)
         self._lines: list[Line] = []
         self._stages = 0
-        self._leaks: list[str] = []
+        self.leaks: list[str] = []
         self._open_stages: dict[Stage, float] = {}  # until when it may live beside the present one
 
-    def play(self, kills: int, seconds_max: float) -> list[str]:
+    def play(self, kills: int, seconds_max: float) -> None:
         """Strike so many times, then wait until everything that was begun has ended.
 
         Args:
             kills: How many times.
             seconds_max: After so long there are no more strikes.
-
-        Returns:
-            What was left over that should not have been.
 
         Raises:
             StuckError: If nothing works any more.
@@ -80,10 +80,9 @@ class Campaign:
         finally:
             for stage in self._open_stages:
                 stage.stop()
-                self._leaks += [
+                self.leaks += [
                     f"outlives its cluster: {each}" for each in stage.cluster.processes()
                 ]
-        return self._leaks
 
     def _open(self) -> Stage:
         """Start a cluster, and have it go on with what there is."""
@@ -193,11 +192,11 @@ class Campaign:
         """Let everything come to its end, and look what is left."""
         self._say("      no more strikes; waiting until everything has ended")
         if not stage.finish():
-            self._leaks.append(f"drivers still wait: {sorted(stage.living_drivers())}")
+            self.leaks.append(f"drivers still wait: {sorted(stage.living_drivers())}")
             return
         for name, driver in stage.drivers.items():
             if driver.returncode not in (0, -signal.SIGKILL):
-                self._leaks.append(f"driver {name} ended with {driver.returncode}")
+                self.leaks.append(f"driver {name} ended with {driver.returncode}")
         self._catch_up()
-        self._leaks += find_lost_objects(self._lines)
-        self._leaks += find_leaks(stage, Path(self._conditions.storage))
+        self.leaks += find_lost_objects(self._lines)
+        self.leaks += find_leaks(stage, self._conditions.storage)

@@ -31,6 +31,9 @@ PROBE_S = 0.2
 AGAIN_S = 0.5
 """Before a driver asks again for what nobody could tell it."""
 
+LOOKS, DELETIONS = 0.25, 0.1
+"""Of what has ended: how often a driver asks for the value of a task, and how often it deletes."""
+
 OBJECTS_S_MAX = 10.0
 """How long a driver that has finished waits until Ray has noticed what nobody needs."""
 
@@ -70,6 +73,7 @@ class Driver:
         self._reader = ledger.Reader(Path(settings.ledger))
         self._unsettled: dict[str, None] = {}
         self._open: dict[str, float] = {}  # until when not to ask; for ever, if it is asked for
+        self._deleted: set[str] = set()
         self._waiting: dict[Any, tuple[str, int]] = {}
         self._cancel_at: dict[str, float] = {}
         self._number = 0
@@ -96,8 +100,9 @@ class Driver:
         for line in self._reader.read():
             if line.what == "asked":
                 self._unsettled[line["workflow"]] = None
-            elif line.what in ("result", "canceled"):
+            elif line.what in ("result", "canceled", "deleted"):
                 self._unsettled.pop(line["workflow"], None)
+                self._deleted.update([line["workflow"]] if line.what == "deleted" else [])
         for workflow_id in self._unsettled:
             self._open.setdefault(workflow_id, 0.0)
         return bool(self._unsettled)
@@ -169,6 +174,24 @@ class Driver:
                 self._take_error(workflow_id, asked_ns, error)
             else:
                 self._settle("result", workflow_id, asked_ns, value=value)
+                self._look_back(workflow_id)
+
+    def _look_back(self, workflow_id: str) -> None:
+        """Asks for the value of one of the tasks, or deletes the workflow, or does neither."""
+        chance = self._draw.random()
+        try:
+            if chance < LOOKS:
+                tasks = milepost.list_tasks(workflow_id)
+                task_id = self._draw.choice(tasks)["task_id"]
+                value = milepost.get_output(workflow_id, task_id=task_id)
+                if type(value) is int:
+                    self._write("task", workflow=workflow_id, task=task_id, value=value)
+            elif chance < LOOKS + DELETIONS:
+                self._write("delete asked", workflow=workflow_id)
+                milepost.delete(workflow_id)
+                self._write("deleted", workflow=workflow_id)
+        except (errors.MilepostError, RayError) as error:
+            self._write("refused", workflow=workflow_id, error=type(error).__name__)
 
     def _settle(self, what: str, workflow_id: str, asked_ns: int, **fields: Any) -> None:
         self._write(what, workflow=workflow_id, asked_ns=asked_ns, **fields)
@@ -191,7 +214,11 @@ class Driver:
                 self._attempt(workflow_id, lambda: milepost.resume_async(workflow_id))
                 return
             case errors.WorkflowNotFoundError():
-                self._submit(workflow_id)
+                self._adopt()
+                if workflow_id in self._deleted:
+                    self._open.pop(workflow_id, None)
+                else:
+                    self._submit(workflow_id)
                 return
             case errors.LostOwnershipError() | errors.OutputNotAvailableError():
                 again_s = FORGET_LOST_S

@@ -73,6 +73,7 @@ class Stored:
         workflow: The workflow.
         status: Its status.
         result: Its result, if it has one that is plain data.
+        values: The values of its tasks that are plain data, by the tasks' ids.
         commits: In the order of the journal.
         epochs: Of all owners, in the order of the journal.
         claims: How many claims there are.
@@ -82,6 +83,7 @@ class Stored:
     workflow: str
     status: str = ""
     result: object = None
+    values: dict[str, object] = field(default_factory=dict)
     commits: list[Commit] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
     claims: int = 0
@@ -175,7 +177,8 @@ def read_stored(store: Store, workflow_id: str) -> Stored:
                 case _:
                     pass
     except WorkflowNotFoundError:
-        raise
+        if not stored.faults:
+            raise
     except MilepostError as error:
         stored.faults.append(str(error))
         return stored
@@ -186,6 +189,9 @@ def read_stored(store: Store, workflow_id: str) -> Stored:
     stored.claims = len(list_claims(store, workflow_id, 0))
     stored.status = state.status.value if state.status else ""
     stored.result = _plain(state.results[state.root])
+    for task, payload in enumerate(state.results):
+        if payload is not None:
+            stored.values[state.graph.task_id(task)] = _plain(payload)
     return stored
 
 

@@ -25,12 +25,12 @@ Look = Callable[[], list[str]]
 """Tells what is there that should not be."""
 
 
-def find_leaks(stage: Stage, storage: Path) -> list[str]:
+def find_leaks(stage: Stage, storage: str) -> list[str]:
     """Wait until nothing is left over, or long enough.
 
     Args:
         stage: A cluster whose work has ended.
-        storage: The folder of its store.
+        storage: The folder of its store; the URI of a bucket, in which nothing is looked for.
 
     Returns:
         What is left, in words.
@@ -66,7 +66,7 @@ def _find_processes(stage: Stage) -> list[str]:
     return found
 
 
-def _find_open_files(stage: Stage, storage: Path) -> list[str]:
+def _find_open_files(stage: Stage, storage: str) -> list[str]:
     found = []
     for each in stage.find("Dispatcher"):
         try:
@@ -77,9 +77,9 @@ def _find_open_files(stage: Stage, storage: Path) -> list[str]:
     return found
 
 
-def _find_files(storage: Path) -> list[str]:
+def _find_files(storage: str) -> list[str]:
     found = []
     for folder, _, names in os.walk(storage):
         found += [f"{folder}/{name} is left" for name in names if name.startswith(".tmp-")]
-    leases = sorted(each.name for each in (storage / "leases").glob("*"))
+    leases = sorted(each.name for each in Path(storage, "leases").glob("*"))
     return found + ([f"there are leases {leases}"] if len(leases) > 1 else [])

@@ -111,6 +111,14 @@ def countdown(ledger: str, nap_s: float, left: int, value: int) -> Any:
 
 
 @ray.remote(max_retries=-1)
+def wake(ledger: str, slept: None, value: int) -> int:
+    """Runs after a sleep."""
+    with execution(ledger):
+        assert slept is None, slept
+        return combine(value)
+
+
+@ray.remote(max_retries=-1)
 def make_bytes(ledger: str, seed: int, size: int) -> bytes:
     """Returns a large value."""
     with execution(ledger):
@@ -225,6 +233,14 @@ def large(draw: Random, ledger: str) -> Plan:
     return Plan(dag=step.bind(ledger, 0.0, *weights), expected=combine(*values))
 
 
+def sleeps(draw: Random, ledger: str) -> Plan:
+    """Waits that no worker runs."""
+    naps = [draw.uniform(0.2, 4.0) for _ in range(draw.randint(1, 4))]
+    dags = [wake.bind(ledger, milepost.sleep(nap_s), at) for at, nap_s in enumerate(naps)]
+    expected = combine(*(combine(at) for at in range(len(naps))))
+    return Plan(dag=step.bind(ledger, 0.0, *dags), expected=expected, durability=_draw(draw))
+
+
 def failing(draw: Random, ledger: str) -> Plan:
     """Fails for good; its driver mends what was wrong, and resumes it."""
     count = draw.randint(2, 10)
@@ -248,6 +264,7 @@ PROGRAMS: dict[str, Program] = {
     "retries": retries,
     "catches": catches,
     "large": large,
+    "sleeps": sleeps,
     "failing": failing,
     "canceled": canceled,
 }

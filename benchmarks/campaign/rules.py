@@ -140,22 +140,43 @@ def commit_what_ran(record: Record) -> Found:
 def keep_results(record: Record) -> Found:
     """A result that was told is the stored one, and the right one."""
     expected = {line["workflow"]: line["expected"] for line in record.of("asked")}
+    deleted = {line["workflow"] for line in record.of("delete asked")}
     for line in record.of("result"):
         workflow, value = line["workflow"], line["value"]
         stored = record.stored.get(workflow)
         if stored is None:
-            yield workflow, f"the result {value!r} was told, and nothing is stored"
+            if workflow not in deleted:
+                yield workflow, f"the result {value!r} was told, and nothing is stored"
         elif (stored.status, stored.result) != ("SUCCESSFUL", value):
             yield workflow, f"{value!r} was told, stored is {stored.result!r} ({stored.status})"
         if value != expected.get(workflow):
             yield workflow, f"{value!r} was told, right is {expected.get(workflow)!r}"
 
 
+def keep_values(record: Record) -> Found:
+    """The value of a task that was told is the stored one."""
+    for line in record.of("task"):
+        workflow, task, value = line["workflow"], line["task"], line["value"]
+        found = record.stored[workflow].values.get(task) if workflow in record.stored else value
+        if found != value:
+            yield workflow, f"{value!r} was told of task {task}, stored is {found!r}"
+
+
+def delete_wholly(record: Record) -> Found:
+    """What was deleted is gone; what was to be deleted is gone or whole."""
+    for line in record.of("deleted"):
+        if line["workflow"] in record.stored:
+            yield line["workflow"], "it was deleted, and is there"
+
+
 def keep_ends(record: Record) -> Found:
     """A final status that was told stays."""
     told = [(line["workflow"], line["status"]) for line in record.of("status")]
     told += [(line["workflow"], "CANCELED") for line in record.of("canceled")]
+    deleted = {line["workflow"] for line in record.of("delete asked")}
     for workflow, status in dict.fromkeys(told):
+        if workflow in deleted and workflow not in record.stored:
+            continue
         found = record.stored.get(workflow, Stored(workflow=workflow)).status
         if status in FINAL and found != status:
             yield workflow, f"{status} was told, stored is {found or 'nothing'}"
@@ -163,8 +184,9 @@ def keep_ends(record: Record) -> Found:
 
 def keep_creations(record: Record) -> Found:
     """A workflow whose creation was told is there."""
+    deleted = {line["workflow"] for line in record.of("delete asked")}
     for line in record.of("created"):
-        if line["workflow"] not in record.stored:
+        if line["workflow"] not in record.stored.keys() | deleted:
             yield line["workflow"], "its creation was told, and nothing is stored"
 
 
@@ -223,6 +245,8 @@ RULES: dict[str, Callable[[Record], Found]] = {
         run_attempts_once,
         commit_what_ran,
         keep_results,
+        keep_values,
+        delete_wholly,
         keep_ends,
         keep_creations,
         end_all,

@@ -55,7 +55,7 @@ def storage(tmp_path: Path) -> Path:
 
 def look(stage: FakeStage, storage: Path) -> list[str]:
     found: Callable[..., list[str]] = find_leaks
-    return found(stage, storage)
+    return found(stage, str(storage))
 
 
 def test_a_cluster_at_rest_leaks_nothing(storage: Path) -> None:

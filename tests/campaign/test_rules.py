@@ -190,6 +190,29 @@ def a_result_is_told_of_a_workflow_that_runs_on(record: Record, clock: Clock) ->
     record.lines = [line for line in record.lines if line.what != "status"]
 
 
+@breaks("keep values")
+def another_value_of_a_task_is_stored_than_was_told(record: Record, clock: Clock) -> None:
+    record.lines.append(clock.line("task", workflow="w", task="a", value=4))
+    record.stored["w"].values["a"] = 5
+
+
+@breaks("delete wholly")
+def a_deleted_workflow_is_still_there(record: Record, clock: Clock) -> None:
+    record.lines += [clock.line("delete asked", workflow="w"), clock.line("deleted", workflow="w")]
+
+
+@breaks("")
+def a_workflow_is_deleted(record: Record, clock: Clock) -> None:
+    record.lines += [
+        clock.line("task", workflow="w", task="a", value=4),
+        clock.line("delete asked", workflow="w"),
+    ]
+    record.stored["w"].values["a"] = 4
+    assert find_violations(record) == []
+    del record.stored["w"]
+    record.lines.append(clock.line("deleted", workflow="w"))
+
+
 @breaks("keep ends")
 def a_cancel_is_told_and_the_workflow_runs(record: Record, clock: Clock) -> None:
     record.stored["c"].status = "RUNNING"

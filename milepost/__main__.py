@@ -138,5 +138,23 @@ def recover(
     recover_all(storage or context.find_root().params.get("storage"), force, watch, wait)
 
 
+@main.command()
+@click.option("--storage", help="Path or URI of the store; as before the command.")
+@click.option(
+    "--ray/--no-ray", "with_ray", default=True, help="Connect to Ray or start it (default)."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per finding.")
+@click.pass_context
+def doctor(context: click.Context, storage: str | None, with_ray: bool, as_json: bool) -> None:
+    """Try what a workflow will need, and say what to mend.
+
+    Looks at versions, the storage, the clock and Ray: the cluster that RAY_ADDRESS names, or one
+    that ends with this command. Leaves nothing behind. Exit code 1: something must be mended.
+    """
+    from milepost.doctor.telling import tell_all
+
+    tell_all(storage or context.find_root().params.get("storage"), with_ray, as_json)
+
+
 if __name__ == "__main__":
     main()

@@ -113,14 +113,24 @@ class Bucket:
             StorageUriError: If the location cannot be used.
             StorageUnavailableError: If the storage fails.
         """
-        place = self._opened()
+        info = self._look_for(key)
+        return info.size if info.is_file else None
 
-        def attempt() -> int | None:
-            place.forget()
-            (info,) = place.file_system.get_file_info([f"{place.root}/{key}"])
-            return info.size if info.is_file else None
+    def written(self, key: str) -> float | None:
+        """Tell when an object was put, by the storage's own clock.
 
-        return self._retry("look for", key, attempt)
+        Args:
+            key: Its name.
+
+        Returns:
+            Seconds since 1970; None if there is no such object, or the storage does not say.
+
+        Raises:
+            StorageUriError: If the location cannot be used.
+            StorageUnavailableError: If the storage fails.
+        """
+        info = self._look_for(key)
+        return info.mtime_ns / 1e9 if info.is_file and info.mtime_ns is not None else None
 
     def list(self, prefix: str) -> list[StoredObject]:
         """List all objects below a folder, hidden ones too, in no order.
@@ -185,6 +195,16 @@ class Bucket:
 
     def _retry(self, operation: str, key: str, attempt: Callable[[], Result]) -> Result:
         return retrying(operation, key, attempt, location=self.location, patience=self.patience)
+
+    def _look_for(self, key: str) -> Any:
+        place = self._opened()
+
+        def attempt() -> Any:
+            place.forget()
+            (info,) = place.file_system.get_file_info([f"{place.root}/{key}"])
+            return info
+
+        return self._retry("look for", key, attempt)
 
     def _read(self, key: str, start: int, length: int | None) -> bytes:
         place = self._opened()

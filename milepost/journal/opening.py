@@ -26,6 +26,9 @@ REMOTE_SCHEMES = frozenset(("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"
 
 RENAMED_SCHEMES = {"s3a": "s3", "s3n": "s3", "az": "abfss", "azure": "abfss", "wasbs": "abfss"}
 
+NO_STORE = "there is no Milepost store"
+"""Why a place cannot be used that is fine, but no store yet."""
+
 _memory_stores: dict[str, MemoryStore] = {}
 _memory_lock = threading.Lock()
 
@@ -49,17 +52,50 @@ def open_store(uri: str | os.PathLike[str], *, create: bool = True) -> Store:
         StorageUnavailableError: If the storage fails.
     """
     location = Location(os.fspath(uri))
-    scheme, text, shown = location.scheme, location.reveal(), location.shown
-    if scheme == "memory":
-        return _open_memory(urlsplit(text).netloc, create)
-    if scheme in ("", "file", "local"):
-        return _open_local(_folder(text, shown) if scheme else _absolute(text), shown, create)
+    if location.scheme == "memory":
+        return _open_memory(urlsplit(location.reveal()).netloc, create)
+    folder = local_folder(location)
+    if folder is not None:
+        return _open_local(folder, location.shown, create)
+    require_remote(location)
+    return _open_remote(location, create)
+
+
+def local_folder(location: Location) -> str | None:
+    """Name the folder of this machine that a storage lies in, if it does.
+
+    Args:
+        location: The storage.
+
+    Returns:
+        An absolute path, or None for any other kind of storage.
+
+    Raises:
+        StorageUriError: If the text can be no folder's name.
+    """
+    if location.scheme not in ("", "file", "local"):
+        return None
+    text = location.reveal()
+    return _folder(text, location.shown) if location.scheme else _absolute(text)
+
+
+def require_remote(location: Location) -> None:
+    """Refuse a location that names no kind of remote storage there is; nothing is asked of it.
+
+    Args:
+        location: The storage.
+
+    Raises:
+        StorageUriError: If its kind is unknown; says what to write instead.
+    """
+    scheme = location.scheme
     if scheme in REMOTE_SCHEMES or scheme.startswith("fsspec+"):
-        return _open_remote(location, create)
+        return
     instead = RENAMED_SCHEMES.get(scheme)
     if instead is not None:
-        raise StorageUriError(shown, f"write {instead}:// for it, as pyarrow does")
-    raise StorageUriError(shown, f"unknown kind of storage {scheme!r}; give the path of a folder")
+        raise StorageUriError(location.shown, f"write {instead}:// for it, as pyarrow does")
+    reason = f"unknown kind of storage {scheme!r}; give the path of a folder"
+    raise StorageUriError(location.shown, reason)
 
 
 def reveal_uri(store: Store) -> str:
@@ -83,7 +119,7 @@ def _open_remote(location: Location, create: bool) -> RemoteStore:
         else:
             read_store_id(store)
     except ObjectNotFoundError:
-        fault = "there is no Milepost store"
+        fault = NO_STORE
     except StorageUnavailableError as error:
         fault = f"it cannot {error.operation} {error.key}: {error.reason}"
     else:
@@ -117,7 +153,7 @@ def _folder(uri: str, shown: str) -> str:
 
 def _open_local(root: str, shown: str, create: bool) -> LocalStore:
     if not _is_store(root, shown) and not create:
-        raise StorageUriError(shown, "there is no Milepost store")
+        raise StorageUriError(shown, NO_STORE)
     store = LocalStore(root)
     try:
         if create:

@@ -46,6 +46,27 @@ def probe(location: Location) -> None:
         raise StorageUriError(location.shown, fault)
 
 
+def storage_time(location: Location) -> float | None:
+    """Ask a storage for its time, by writing an object and deleting it.
+
+    Args:
+        location: The storage.
+
+    Returns:
+        The time that it gave to the object, in seconds since 1970; None if it gives none.
+
+    Raises:
+        StorageUriError: If the storage cannot be used.
+        StorageUnavailableError: If it fails.
+    """
+    trial = _Trial(Bucket(location, PATIENCE))
+    trial.put(b"what time is it?")
+    try:
+        return trial.time()
+    finally:
+        trial.delete()
+
+
 class _Trial:
     """One object of a bucket, under a name that no store can use."""
 
@@ -64,6 +85,9 @@ class _Trial:
 
     def listed_sizes(self) -> list[int]:
         return [each.size for each in self._bucket.list(PROBE_FOLDER) if each.key == self._key]
+
+    def time(self) -> float | None:
+        return self._bucket.written(self._key)
 
     def delete(self) -> None:
         self._bucket.delete(self._key)

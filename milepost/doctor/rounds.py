@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import platformdirs
 
@@ -50,19 +51,13 @@ def check_ray(
     Yields:
         Its findings, or one about its end.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
-    where = f"the cluster at {address}" if address else "a cluster of its own"
+    where, cure = _whereabouts()
     try:
         done = subprocess.run(
             command, input=storage, capture_output=True, text=True, timeout=seconds_max
         )
     except subprocess.TimeoutExpired:
-        yield Finding(
-            "ray",
-            Level.FAULT,
-            f"no answer from {where} within {seconds_max:.0f} s",
-            _how_to_reach(address),
-        )
+        yield Finding("ray", Level.FAULT, f"no answer from {where} in {seconds_max:.0f} s", cure)
         return
     for line in done.stdout.splitlines():
         if line.startswith("{"):
@@ -71,13 +66,31 @@ def check_ray(
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         text = f"{where} cannot be used: {last} (exit code {done.returncode})"
-        yield Finding("ray", Level.FAULT, text, _how_to_reach(address))
+        yield Finding("ray", Level.FAULT, text, cure)
 
 
-def _how_to_reach(address: str) -> str:
-    if not address:
-        return "try `ray start --head` by hand; its logs are below /tmp/ray/session_latest/logs"
-    return (
-        f"start that cluster, correct RAY_ADDRESS ({address}), or unset it; with token "
-        f"authentication set RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN"
+def _whereabouts() -> tuple[str, str]:
+    """Says which cluster Ray takes here, and what to do if that does not work."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address and address != "local":
+        return f"the cluster at {address}", (
+            f"start that cluster, correct RAY_ADDRESS ({address}), or unset it; with token "
+            f"authentication set RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN"
+        )
+    noted = _read_note() if not address else ""
+    if noted:
+        return f"the cluster at {noted}, which `ray start` noted on this machine,", (
+            "if it is gone, `ray stop` clears the note; RAY_ADDRESS=local starts another one"
+        )
+    return "a cluster of its own", (
+        "try `ray start --head` by hand; its logs are below /tmp/ray/session_latest/logs"
     )
+
+
+def _read_note() -> str:
+    """Returns the address that `ray start` leaves for programs on its machine; empty without."""
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    try:
+        return note.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

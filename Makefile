@@ -15,7 +15,7 @@ AZURITE := .servers/node_modules/.bin/azurite-blob
 AZURITE_VERSION := 3.35.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs fuzz test test-servers servers check format dictionary bench-journal bench-resume bench-quick \
+.PHONY: help demo docs wheel fuzz test test-servers servers check format dictionary bench-journal bench-resume bench-quick \
 	campaign soak mutants parity lock clean
 
 help:  ## list these commands
@@ -49,6 +49,9 @@ campaign: $(INSTALLED)  ## kill random parts of real clusters: KILLS=200 SEED=1 
 docs: $(INSTALLED)  ## build the documentation as a site, build/docs/index.html; warnings are errors
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
+
+wheel: $(INSTALLED)  ## build the distributions, and try them where nothing else is installed
+	@.ci/wheel
 
 check: $(INSTALLED)  ## lint, check formatting, types and the direction of imports
 	$(BIN)/ruff check .

@@ -133,10 +133,10 @@ class WorkflowHost:
         self.state = state
         self.announced: Status | None = None
         self.stopped: MilepostError | None = None
-        self.objects = ObjectTable()
-        self.refs = RefTable()
-        self.flushes = 0
-        self.job = ""
+        self.objects: ObjectTable = ObjectTable()
+        self.refs: RefTable = RefTable()
+        self.flushes: int = 0
+        self.job: str = ""
         self._writer = writer
         self._compactor = Compactor(writer)
         self._compaction: asyncio.Task[None] | None = None

@@ -110,12 +110,12 @@ class Hosting:
         self._turns = turns
         self.hosts: dict[str, WorkflowHost] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.recent = RecentStates()
-        self.healer = Healer(self._go_on_if_orphan, self._note_healed)
+        self.recent: RecentStates = RecentStates()
+        self.healer: Healer = Healer(self._go_on_if_orphan, self._note_healed)
         self._leases = LeaseKeeper(
             store, owner, read_lease_s(), own_thread(), self._runs_anything, self._check_ownership
         )
-        self.owners = OwnerWatch(store, in_thread)
+        self.owners: OwnerWatch = OwnerWatch(store, in_thread)
         self._taken_up: set[str] = set()  # by a recovery, which nobody waits for
 
     def lock(self, workflow_id: str) -> asyncio.Lock:

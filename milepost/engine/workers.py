@@ -64,7 +64,7 @@ class RayWorkers:
     """Runs the slices of all workflows of one dispatcher."""
 
     def __init__(self, store: Store, storage: str, cpus: int) -> None:
-        self.slices_max = max(SLICES_MIN, SLICES_PER_CPU * cpus)
+        self.slices_max: int = max(SLICES_MIN, SLICES_PER_CPU * cpus)
         self.riders_max = SLICE_TASKS_MAX
         self._store = store
         self._storage = storage

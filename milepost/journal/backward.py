@@ -47,7 +47,7 @@ class BackwardWalk:
             workflow_id: The workflow.
             settle: Read only what survives a power cut, as somebody must who tells it to others.
         """
-        self.end_epoch = 0
+        self.end_epoch: int = 0
         self._store = store
         self._workflow_id = workflow_id
         self._settle = settle

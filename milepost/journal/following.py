@@ -33,7 +33,7 @@ class Follower:
             store: Where the workflow is.
             workflow_id: The workflow.
         """
-        self.next_seq = 0
+        self.next_seq: int = 0
         self._store = store
         self._workflow_id = workflow_id
         self._listing: Sequence[StoredObject] | None = None

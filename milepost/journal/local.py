@@ -57,7 +57,7 @@ class LocalStore:
     appendable = True
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = os.path.abspath(os.fspath(root))
+        self.root: str = os.path.abspath(os.fspath(root))
         self._durable_folders: set[str] = set()
 
     @property

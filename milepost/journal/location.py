@@ -69,9 +69,9 @@ class Location:
         match = _SCHEME.match(text)
         self._text = text
         self._secrets: tuple[str, ...] = ()
-        self.scheme = match[1].lower() if match else ""
-        self.ambiguous = False
-        self.shown = text
+        self.scheme: str = match[1].lower() if match else ""
+        self.ambiguous: bool = False
+        self.shown: str = text
         if self.scheme in ("file", "local"):
             self.shown = _LOCAL_SECRETS.sub("", text)
         elif match:

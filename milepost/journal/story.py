@@ -68,8 +68,8 @@ class Story:
 
     def __init__(self) -> None:
         """Begin before the first event."""
-        self.state = State()
-        self.log = AttemptLog()
+        self.state: State = State()
+        self.log: AttemptLog = AttemptLog()
         self._scheduled_us: array[int] = array("q")
         self._workers: array[int] = array("q")
         self._names: list[str] = [""]

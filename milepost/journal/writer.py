@@ -106,15 +106,15 @@ class JournalWriter:
             segment_bytes_max: When to start a new segment.
         """
         self.workflow_id = workflow_id
-        self.epoch = claim.epoch
-        self.next_seq = tip.next_seq
-        self.chain = tip.chain
-        self.incarnation = tip.incarnation or claim.epoch
+        self.epoch: int = claim.epoch
+        self.next_seq: int = tip.next_seq
+        self.chain: bytes = tip.chain
+        self.incarnation: int = tip.incarnation or claim.epoch
         self.store = store
-        self.load = Load(tip.segment_count, tip.segment_bytes)
-        self.compacted_bytes = tip.compacted_bytes
-        self.kept = tip.keys
-        self.acknowledged = False
+        self.load: Load = Load(tip.segment_count, tip.segment_bytes)
+        self.compacted_bytes: int = tip.compacted_bytes
+        self.kept: frozenset[str] = tip.keys
+        self.acknowledged: bool = False
         self._claim = claim
         self._journal_id = tip.journal_id
         self._parent = tip.parent

@@ -89,17 +89,17 @@ class MapState:
     )
 
     def __init__(self, spec: MapSpec, catches: bool) -> None:
-        self.spec = spec
-        self.catches = catches
-        self.fresh = 0
-        self.requeued = Ranges()
+        self.spec: MapSpec = spec
+        self.catches: bool = catches
+        self.fresh: int = 0
+        self.requeued: Ranges = Ranges()
         self.suspects: list[Run] = []
         self.attempts: dict[int, int] = {}
         self.failures: dict[int, int] = {}
         self.failed: dict[int, TaskError] = {}
         self.delayed: dict[int, int] = {}
-        self.under_way = 0
-        self.done = 0
+        self.under_way: int = 0
+        self.done: int = 0
         self._chunk_starts: array[int] = array("q")
         self._chunk_stops: array[int] = array("q")
         self._chunk_payloads: list[Payload] = []

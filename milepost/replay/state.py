@@ -188,23 +188,23 @@ class State:
     )
 
     def __init__(self) -> None:
-        self.workflow_id = ""
-        self.created_us = 0
-        self.started_us = 0
-        self.ended_us = 0
+        self.workflow_id: str = ""
+        self.created_us: int = 0
+        self.started_us: int = 0
+        self.ended_us: int = 0
         self.metadata: Payload | None = None
         self.environment: Payload | None = None
-        self.durability = ""
-        self.versions = ""
+        self.durability: str = ""
+        self.versions: str = ""
         self.status: Status | None = None
-        self.epoch = 0
-        self.owner = ""
-        self.incarnation = 0
-        self.next_seq = 0
-        self.next_slice = 0
-        self.graph = Graph()
-        self.root = 0
-        self.tasks = bytearray()
+        self.epoch: int = 0
+        self.owner: str = ""
+        self.incarnation: int = 0
+        self.next_seq: int = 0
+        self.next_slice: int = 0
+        self.graph: Graph = Graph()
+        self.root: int = 0
+        self.tasks: bytearray = bytearray()
         self.attempts: array[int] = integers()
         self.waiting: array[int] = integers()
         self.results: list[Payload | None] = []
@@ -222,7 +222,7 @@ class State:
         self.maps: dict[int, MapState] = {}
         self.open_maps: dict[int, dict[int, None]] = {}
         self.item_slices: dict[int, ItemSlice] = {}
-        self.counts = [0] * len(TaskState)
+        self.counts: list[int] = [0] * len(TaskState)
         self.workers: dict[str, int] = {}
         self.awaited: dict[int, Wait] = {}
         self.dues: list[tuple[int, int]] = []

@@ -42,7 +42,7 @@ class ChunkBuilder:
         self.starts: list[int] = []
         self.stops: list[int] = []
         self.payloads: list[Payload] = []
-        self.size = 0
+        self.size: int = 0
 
     def pack(self, value: Any) -> Payload:
         """Serializes a value.

@@ -107,7 +107,7 @@ class MapResult(Sequence[Any]):
             mine == theirs for mine, theirs in zip(self, other, strict=True)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # as a list
+    __hash__: None = None  # type: ignore[assignment]  # as a list
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:REPR_ITEMS_MAX]))

@@ -62,7 +62,7 @@ class StaticMapNode(MapNode):
     def __init__(self, callee: Callee, items: Any, chunk_size: int, shared: dict[str, Any]) -> None:
         initialize: Any = super().__init__  # Ray ships it untyped
         initialize(callee.body, (), shared, callee.options)
-        self.items = items
+        self.items: Any = items
         self.chunk_size = chunk_size
         self._callee = callee
         self._shared = shared

@@ -54,8 +54,8 @@ class Supply:
             refs: Refs to the inputs that are Ray objects, as ``order.refs`` numbers them.
             objects: The values of ``refs``, fetched by Ray before the task started.
         """
-        self.sink = WorkerSink(order)
-        self.worker = describe_worker()
+        self.sink: WorkerSink = WorkerSink(order)
+        self.worker: str = describe_worker()
         self._supplies = order
         self._refs = refs
         self._fresh = dict(enumerate(objects))

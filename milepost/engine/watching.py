@@ -54,8 +54,8 @@ class Watch:
             give_up: Gives up what was not started, and returns a report of that and of what has
                 finished, None if there is nothing to tell. Called with the lock held.
         """
-        self.lock = threading.Lock()
-        self.began = 0.0
+        self.lock: threading.Lock = threading.Lock()
+        self.began: float = 0.0
         self._give_up = give_up
         self._over = threading.Event()
         self._told: list[Callable[[], object]] = []

@@ -218,7 +218,7 @@ class BundleStore:
             start, size = self._places.pop(MANIFEST, (0, 0))
             if not 0 < size <= MANIFEST_BYTES_MAX:
                 raise CorruptJournalError(str(path), 0, "it has no manifest: no bundle, or cut off")
-            self.manifest = _parse(self._read(start, size), str(path))
+            self.manifest: Manifest = _parse(self._read(start, size), str(path))
         except OSError as error:
             raise StorageUnavailableError(
                 "read", str(path), error.strerror or str(error)

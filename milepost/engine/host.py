@@ -20,6 +20,7 @@ from milepost.engine.costs import CostTable
 from milepost.engine.messages import ItemReport, WorkerReport
 from milepost.engine.objects import ObjectTable
 from milepost.engine.references import RefTable
+from milepost.engine.shares import Share, Shares
 from milepost.engine.timing import TimeLimits
 from milepost.errors import (
     EngineUnavailableError,
@@ -67,6 +68,11 @@ BACKLOG_EVENTS_MAX = 5_000
 BACKLOG_BYTES_MAX = 32 * 2**20
 """Of events and results that wait for a flush: beyond, no new slice starts. A storage slower than
 the workers holds the workers back; their results do not pile up in memory."""
+
+
+FOLDED_AT_ONCE_MAX = 5_000
+"""Tasks of a new graph that is folded on the event loop, in about ten milliseconds; a larger one
+takes a thread meanwhile, and nobody waits for it."""
 
 
 _ABOUT_WAITING = (WaitsBegan, WaitsEnded, RetriesDue)
@@ -129,6 +135,7 @@ class WorkflowHost:
         now_us: Callable[[], int],
         on_end: Callable[[WorkflowHost], None],
         on_finish: Callable[[WorkflowHost], object] = id,
+        shares: Shares | None = None,
     ) -> None:
         self.state = state
         self.announced: Status | None = None
@@ -154,6 +161,7 @@ class WorkflowHost:
         self._wake = asyncio.Event()
         self._lazy_wake: asyncio.TimerHandle | None = None
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._share = Share(shares or Shares(workers), self._feed_work_again)
         self._watchers: list[asyncio.Future[None]] = []
         self._time_limits = TimeLimits()
         self._alarm = Alarm(now_us, self._feed_work)
@@ -171,7 +179,12 @@ class WorkflowHost:
             LostOwnershipError: If another owner took over.
             StorageUnavailableError: If the journal cannot be written.
         """
-        self._act(Decision(append=(created,)))
+        if len(created.fragment.node_names) > FOLDED_AT_ONCE_MAX:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, apply, self.state, created)
+            self._queued.append(created)
+        else:
+            self._act(Decision(append=(created,)))
         await self.take_over(owner, "created", admitted)
 
     async def take_over(self, owner: str, reason: str, admitted: bool = True) -> None:
@@ -326,8 +339,9 @@ class WorkflowHost:
         self._held_back = events > BACKLOG_EVENTS_MAX or (events > 0 and size > BACKLOG_BYTES_MAX)
         if self._held_back:
             return
+        allowed = self._share.allowed
         wanted = WorkWanted(
-            slices_max=self._workers.slices_max,
+            slices_max=allowed,
             slice_us=SLICE_US,
             costs_us=self._costs.expected_us,
             at_us=self._now_us(),
@@ -336,6 +350,12 @@ class WorkflowHost:
         while any(isinstance(event, _ABOUT_WAITING) for event in self._feed(wanted).append):
             pass  # a wait may end where it begins, and what waited for it is ready then
         self._alarm.set(self.state)
+        self._share.note_hunger(bool(self.state.ready or self.state.open_maps), allowed)
+
+    def _feed_work_again(self) -> None:
+        """Takes places that others gave back."""
+        if not self.ended:
+            self._feed_work()
 
     def _act(self, decision: Decision) -> None:
         """Applies and queues the events, then performs the effects that need not wait."""
@@ -426,13 +446,16 @@ class WorkflowHost:
             for number in effect.slices:
                 if number in self._running:
                     self._running.pop(number).cancel()
+                    self._share.end(number)
         else:
+            self._share.begin(effect.slice)
             self._running[effect.slice] = asyncio.create_task(self._run_slice(effect))
 
     async def _run_slice(self, slice_: AnySlice) -> None:
         try:
             reason, kind = await self._follow_slice(slice_)
             self._running.pop(slice_.slice, None)
+            self._share.end(slice_.slice)
             if slice_.slice in self.state.slices or slice_.slice in self.state.item_slices:
                 # it has tasks that nobody will report
                 self.objects.forget_inputs(self.state, slice_.tasks)
@@ -545,12 +568,14 @@ class WorkflowHost:
         self._deferred.clear()
         self._alarm.stop()
         self._time_limits.stop_all()
+        self._share.leave()
         for task in self._running.values():
             task.cancel()
         self._wake.set()
 
     def _end(self) -> None:
         self._alarm.stop()
+        self._share.leave()
         self._notify()
         self._threads.submit(self._retire)
         self._on_end(self)

@@ -24,6 +24,7 @@ from milepost.engine.logs import describe_end, say
 from milepost.engine.messages import Submission, Verdict
 from milepost.engine.recent import RecentStates
 from milepost.engine.recovery import UNDER_WAY
+from milepost.engine.shares import Shares
 from milepost.engine.submissions import (
     find_differences,
     find_job,
@@ -104,6 +105,7 @@ class Hosting:
         self._owner = owner
         self._cluster = owner.rpartition("/")[0] + "/"
         self._workers = workers
+        self._shares = Shares(workers)
         self._threads = threads
         self._in_thread = in_thread
         self._notes = notes
@@ -434,6 +436,7 @@ class Hosting:
             _now_us,
             on_end=self._forget,
             on_finish=self._finish,
+            shares=self._shares,
         )
         if state.next_seq and read_environment(state).get("cluster") == self._cluster:
             host.job = find_job(read_environment(state))

@@ -47,6 +47,7 @@ refs = []
 for name in sys.argv[2:]:
     dag = add.bind(*[work.bind(name, number) for number in range(30)])
     refs.append(milepost.run_async(dag, workflow_id=name))
+open(ledger + ".started", "w").close()
 print("started", flush=True)
 for ref in refs:
     try:
@@ -148,6 +149,7 @@ def read_commits(tmp_path: Path, workflow_id: str) -> dict[int, int]:
 def test_a_fresh_cluster_recovers_everything_from_a_shell(tmp_path: Path, start: Start) -> None:
     with make_cluster() as first:
         driver = start(first, *IDS)
+        wait_until((tmp_path / "ledger.started").exists)
         wait_until(lambda: len(lines(tmp_path)) > 10)
         first.kill()
         driver.kill()

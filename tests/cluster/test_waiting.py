@@ -85,7 +85,7 @@ def test_a_sleep_goes_on_under_the_dispatcher_that_takes_over(
 ) -> None:
     began = time.time()
     ref = milepost.run_async(after.bind(milepost.sleep(4), "awake"), workflow_id=workflow_id)
-    assert kill_actor("Dispatcher") == 1
+    assert kill_actor("Dispatcher")  # other stores of this cluster may have some, too
     assert ray.get(ref, timeout=30) == "awake"
     (asleep, _) = milepost.list_tasks(workflow_id)
     assert 4.0 <= asleep["stats"]["end_time"] - began < 6.5

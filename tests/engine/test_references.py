@@ -14,9 +14,8 @@ import pytest
 import ray
 
 from milepost.engine import references
-from milepost.engine.compiler import compile_dag
 from milepost.engine.parcels import MESSAGE_BYTES_MAX, Parcel, ParcelCollector
-from milepost.engine.payloads import BlobCollector
+from milepost.engine.payloads import BlobCollector, serialize
 from milepost.engine.references import RefTable, WorkerSink
 from milepost.errors import MilepostError, NotSerializableError, StorageUnavailableError
 from milepost.replay.payload import Encoding, Payload, inline
@@ -170,10 +169,10 @@ def test_a_small_value_is_not_asked_for(
     assert desk.asked == []
 
 
-def test_one_ref_in_a_hundred_arguments_is_fetched_once(objects: Objects) -> None:
+def test_one_ref_in_a_hundred_values_is_fetched_once(objects: Objects) -> None:
     ref, blobs = objects.put(np.arange(50_000)), BlobCollector()
-    take = task(lambda box: box)
-    compile_dag(gather(*[take.bind([ref, number]) for number in range(100)]), blobs)
+    for number in range(100):
+        serialize((ref, number), blobs)
     assert objects.gets == [ref]
     assert len(blobs.blobs) == 1
 

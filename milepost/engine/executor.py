@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -47,7 +48,8 @@ def run_slice(order: SliceOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) 
     dispatcher = None if alone else order.dispatcher
     aside = find_way_aside(dispatcher, order.workflow_id, order.epoch, order.slice)
     home.set((order.workflow_id, order.incarnation))
-    yield from SliceRun(order, refs, objects).report(aside)
+    with closing(SliceRun(order, refs, objects)) as run:
+        yield from run.report(aside)
 
 
 class SliceRun(Supply):

@@ -460,6 +460,8 @@ class Hosting:
 
     def _forget(self, host: WorkflowHost) -> None:
         workflow_id = host.state.workflow_id
+        host.objects.clear()  # the host may lie in a cycle, and this process idle for long
+        host.refs.clear()
         if self.hosts.get(workflow_id) is host:
             del self.hosts[workflow_id]
         if isinstance(host.stopped, LostOwnershipError):

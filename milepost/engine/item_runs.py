@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import ray
@@ -47,7 +48,8 @@ def run_items(order: ItemOrder, refs: list[ray.ObjectRef[Any]], *objects: Any) -
     dispatcher = None if alone else order.dispatcher
     aside = find_way_aside(dispatcher, order.workflow_id, order.epoch, order.slice)
     home.set((order.workflow_id, order.incarnation))
-    yield from _ItemRun(order, refs, objects).report(aside)
+    with closing(_ItemRun(order, refs, objects)) as run:
+        yield from run.report(aside)
 
 
 class _Arguments:

@@ -54,5 +54,10 @@ class ObjectTable:
                 if source in self._refs:
                     self._drop(source)
 
+    def clear(self) -> None:
+        """Lets go all that is left: the workflow is not hosted any more."""
+        self._refs.clear()
+        self._uses_left.clear()
+
     def _drop(self, task: int) -> None:
         del self._refs[task], self._uses_left[task]

@@ -83,6 +83,10 @@ class RefMemo(ABC):
         """Returns the payload of a ref that was met before."""
         return self._payloads.get(ref)
 
+    def forget(self) -> None:
+        """Lets go the refs it met."""
+        self._payloads.clear()
+
     def note(self, ref: ray.ObjectRef[Any], payload: Payload) -> None:
         """Remembers the payload of a ref."""
         self._payloads[ref] = payload

@@ -115,6 +115,11 @@ class RefTable:
             self._known[key] = answer
         return answer
 
+    def clear(self) -> None:
+        """Lets go all refs: the workflow is not hosted any more."""
+        self._known.clear()
+        self._loaded.clear()
+
     def load(self, storage: str, state: State, payload: Payload, node: str) -> Any:
         """Returns a ref to a stored value, which is loaded on ``node`` if it is not yet."""
         ref = self._loaded.get(payload.digest)

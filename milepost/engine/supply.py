@@ -61,6 +61,13 @@ class Supply:
         self._fresh = dict(enumerate(objects))
         self._made_refs: dict[int, ray.ObjectRef[Any]] = {}
 
+    def close(self) -> None:
+        """Lets go what it was given: an error's frames may hold it, in a process that idles."""
+        self.sink.forget()
+        self._refs = []
+        self._fresh.clear()
+        self._made_refs.clear()
+
     def resolve(self, inputs: Sequence[int], first_constant: int, kind: int, position: int) -> Any:
         """Returns what a mark in a template stands for."""
         if kind == CONSTANT:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import ray
 
-from milepost.engine import references
+from milepost.engine import references, supply
 from milepost.engine.parcels import MESSAGE_BYTES_MAX, Parcel, ParcelCollector
 from milepost.engine.payloads import BlobCollector, serialize
 from milepost.engine.references import RefTable, WorkerSink
@@ -203,3 +203,22 @@ def test_a_parcel_is_pickled_without_a_copy() -> None:
     ((one, two),) = pickle.loads(pickled, buffers=buffers).blobs.values()
     assert np.frombuffer(one, np.int64).ctypes.data == array.ctypes.data
     assert bytes(two) == b"end"
+
+
+def test_a_slice_that_is_over_holds_no_ref(
+    disk: Disk, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception's frames may keep the slice itself, in a worker that idles."""
+    monkeypatch.setattr(supply, "describe_worker", lambda: "node:1")
+    seen: list[Any] = []
+    close = supply.Supply.close
+
+    def watch(self: Any) -> None:
+        seen.append(dict(self.sink._payloads))
+        close(self)
+        seen.append(dict(self.sink._payloads))
+
+    monkeypatch.setattr(supply.Supply, "close", watch)
+    ref = objects.put("behind")
+    Bench(disk).attempt(gather(task(lambda: (ref, 1)).bind()), 0)
+    assert [len(each) for each in seen] == [1, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from front_desk import FrontDesk
 from milepost.engine.host import AnySlice, Delivery, WorkflowHost
 
 if TYPE_CHECKING:
@@ -138,3 +139,15 @@ async def test_a_new_host_knows_no_objects_of_the_old_one(stage: Stage) -> None:
     second = await stage.take_over()
     assert second.objects.find(0) is None
     assert stage.workers.sent[-2:] == [(1,), (2,)]
+
+
+async def test_a_workflow_that_ends_holds_nothing_any_more(desk: FrontDesk) -> None:
+    """Its host may lie in a cycle of references, in a process that is idle for hours."""
+    await desk.submit(*FORK)
+    (host,) = desk.dispatcher._hosting.hosts.values()
+    desk.stage.workers.find(0).returns_objects(0)
+    await desk.stage.settle()
+    assert host.objects.find(0) == "object 0"
+    await desk.dispatcher.cancel("w")
+    await desk.stage.settle()
+    assert host.objects.find(0) is None

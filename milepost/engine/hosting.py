@@ -49,6 +49,7 @@ from milepost.journal import (
     Store,
     WorkflowSummary,
     delete_workflow,
+    list_summaries,
     load_settled,
     put_blob,
     read_status,
@@ -251,6 +252,7 @@ class Hosting:
         Returns:
             How it has ended, which is certain then, or None if it goes on.
         """
+        await self._let_running_go_first(workflow_id)
         async with self._turn(workflow_id, must=must) as admitted:
             self.recent.drop(workflow_id)
             await self._leases.hold()
@@ -265,6 +267,24 @@ class Hosting:
             host.job = job or host.job
             await self._start(workflow_id, host, host.take_over(self._owner, reason, admitted))
             return None
+
+    async def _let_running_go_first(self, workflow_id: str) -> None:
+        """Before what was PENDING here asks for a turn, what was RUNNING here has its own again.
+
+        Needed when nobody remembers the turns: manager and dispatcher were restarted together.
+        """
+        if workflow_id in self._turns:
+            return
+        stored = await self._find_stored(workflow_id)
+        if stored is None or stored.status is not Status.PENDING or stored.owner != self._owner:
+            return
+        running = await self._in_thread(
+            partial(list_summaries, statuses=[Status.RUNNING]), self._store
+        )
+        for each in running:
+            if each.owner == self._owner and each.workflow_id not in self.hosts:
+                await self._turns.take(each.workflow_id, must=True)
+                self.healer.begin([each.workflow_id], pause_s=0)
 
     async def settle(self, workflow_id: str) -> State | None:
         """Makes the end of a workflow certain; goes on with it if it turns out to have none.

@@ -42,6 +42,10 @@ class Turns:
         self._held: dict[str, _Held] = {}
         self._ticket = 0
 
+    def __contains__(self, workflow_id: str) -> bool:
+        """Tells whether a workflow has a turn, or a place in the queue."""
+        return workflow_id in self._held
+
     async def take(self, workflow_id: str, must: bool) -> bool:
         """Takes the turn of a workflow, or a place in the queue; it keeps what it has.
 

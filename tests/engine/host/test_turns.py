@@ -219,3 +219,19 @@ async def test_a_manager_that_comes_back_hears_of_turns_and_not_of_who_still_ask
     assert told == {"w": True, "x": False}
     answer.set_result(None)
     assert isinstance(await asking, TooManyWorkflowsError)
+
+
+async def test_who_ran_runs_again_first_though_nobody_remembers_and_the_other_is_asked_for(
+    desk: FrontDesk,
+) -> None:
+    limit(desk, 1)
+    await start(desk, "w", "x")
+    desk.restart()
+    limit(desk, 1)  # the manager, too, begins anew
+    asking = asyncio.create_task(desk.dispatcher.output("x"))
+    assert await status(desk, "x") == "PENDING"
+    assert await status(desk, "w") == "RUNNING"
+    await desk.finish(0)
+    assert await status(desk, "x") == "RUNNING"
+    await desk.finish(0)
+    await asking

@@ -22,6 +22,7 @@ class _Held:
     ticket: int
     since_us: int
     answered: bool = False
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     came: asyncio.Event = field(default_factory=asyncio.Event)
     follower: asyncio.Task[None] | None = None
 
@@ -50,7 +51,7 @@ class Turns:
         """Takes the turn of a workflow, or a place in the queue; it keeps what it has.
 
         Args:
-            workflow_id: The workflow. Its lock is held.
+            workflow_id: The workflow. Its lock is held, or it is hosted nowhere.
             must: Whether it is to wait even if the queue is full.
 
         Returns:
@@ -60,13 +61,21 @@ class Turns:
             TooManyWorkflowsError: If it may not even wait.
         """
         held = self._held.get(workflow_id)
-        if held is not None:
-            return held.came.is_set()
-        held = self._held[workflow_id] = self._make_ticket()
+        if held is None:
+            held = self._held[workflow_id] = self._make_ticket()
+            try:
+                await self._ask(workflow_id, held, must)
+            finally:
+                held.asked.set()
+        else:  # maybe for one that is to come before another: its place must be sure
+            await held.asked.wait()
+        return held.came.is_set()
+
+    async def _ask(self, workflow_id: str, held: _Held, must: bool) -> None:
         limits = self._limits or self._learn(await self._manager.read_limits.remote())
         if not limits.limited:
             held.came.set()
-            return True
+            return
         admitted = await self._manager.admit.remote(self._describe(workflow_id, held), must)
         if admitted is None:
             del self._held[workflow_id]
@@ -76,7 +85,6 @@ class Turns:
         held.answered = True
         if admitted:
             held.came.set()
-        return held.came.is_set()
 
     def _learn(self, limits: Limits) -> Limits:
         """Notes what the manager said, unless it has said something newer meanwhile."""
